@@ -1,35 +1,31 @@
 # SPDX-License-Identifier: MIT
 # Copyright (c) 2026 The background.py authors
-#
-# Copy this file into your project; keep this notice. The software is provided "as is", without warranty of any kind.
-"""Background tasks for asyncio in one file: a call kept for later, and a container that runs calls in order or as a group.
+# Copy this file into your project; keep this notice. Provided "as is", without warranty of any kind.
+# pyright: reportPrivateUsage=false
+"""Background tasks for asyncio in one file: a call kept for later, and a container of them, run in order or as a group.
 
-    from background import BackgroundTask, BackgroundTasks, drain
-
-A `BackgroundTask` holds a function and its arguments until somebody awaits it (a framework, after the response) or
-starts it. Async functions run on the event loop, all others in a thread. A `BackgroundTasks` runs its tasks one after
-the other, stopping at the first failure, or concurrently, where the first failure cancels the others. A cancelled run
-begins nothing more, waits for the function that a thread is running, and loses no error.
+A `BackgroundTask` holds a function and its arguments until it is awaited (by a framework, after the response) or
+started. Async functions run on the event loop, all others in a thread. A `BackgroundTasks` runs its tasks one after the
+other, and stops at the first failure; or concurrently, where the first failure cancels the others. A cancelled run
+begins nothing more, waits for the functions that threads are running, and drops no error.
 """
 
 from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import contextvars
 import functools
 import inspect
-import math
 import os
 import sys
-import threading
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
+from contextvars import Context, ContextVar, copy_context
 from time import monotonic
 from types import FunctionType
-from typing import Any, Final, ParamSpec, TypeGuard
+from typing import Any, Final, ParamSpec, cast
 
 __all__ = ("BackgroundTask", "BackgroundTasks", "drain")
 __version__ = "1.0.0"
@@ -45,62 +41,58 @@ class BackgroundTask:
 
     An async function runs on the event loop. Any other callable runs in a thread, in a copy of the caller's context
     variables; an awaitable that it returns is then awaited on the loop. A task carries no state of a run: it may run
-    any number of times, also concurrently and on several event loops.
+    any number of times, also concurrently, and on several event loops.
 
-    Raises TypeError, when it is made, for what cannot be run: something not callable, a coroutine object (pass the
-    function and its arguments, not the call), a generator function.
-
-    A failure is raised as it is, with a note that names the function. A StopIteration or an asyncio.CancelledError
-    raised by a sync function cannot leave a coroutine as it is: it becomes the cause of a RuntimeError.
+    Raises TypeError, when it is made, for what cannot be run: something not callable, a coroutine object, a generator
+    function. A failure is raised by `await task()` as it is, with a note that names the function. Only a StopIteration
+    or an asyncio.CancelledError raised by a sync function becomes a RuntimeError from it: no coroutine can raise them.
 
     Cancellation: an async function is cancelled. A function still queued for a thread never begins; one that a thread
-    is running cannot be stopped, so the `await` ends when it has ended, and raises its exception if it failed.
+    is running cannot be stopped, so the `await` ends when the function has ended, with its exception if it failed.
     `asyncio.wait({task.start()}, timeout=seconds)` stops the waiting without stopping the work.
     """
 
-    __slots__ = ("func", "args", "kwargs", "_async_func", "__weakref__")
-
+    __slots__ = ("__weakref__", "_async_func", "args", "func", "kwargs")
     func: Callable[..., Any]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+    _async_func: Callable[..., Any] | None
 
     def __init__(self, /, func: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
-        # The function again where it is async, so that a `func` replaced later is not taken for what it was.
-        self._async_func = func if _is_async(func) else None
+        self._async_func = func if _is_async(func) else None  # not a flag, which a `func` set later would belie
         self.func = func
         self.args = args
         self.kwargs = kwargs
 
     async def __call__(self) -> None:
-        """Run the function. Every task of a container runs through here."""
+        """Run the function. Where this is overridden or patched, containers still run each task through it."""
         try:
             if self.func is self._async_func:
                 await (self.func(*self.args, **self.kwargs) if self.kwargs else self.func(*self.args))
             else:
-                await _call_sync(self)
+                trip = _Trip([self].pop, copy_context())
+                await trip.go(_executor_of(self))
+                await trip.finish()
         except Exception as exc:
             _add_note(exc, self)
             raise
 
     def start(self) -> asyncio.Task[None]:
-        """Run it now, in the background of the running event loop, and return the asyncio.Task.
+        """Run it now, in the background of the running event loop; returns the asyncio.Task, named after the function.
 
-        The asyncio.Task is named after the function and kept referenced until it ends. A failure that nobody awaits is
-        reported by asyncio ("exception was never retrieved"). Raises RuntimeError where no event loop is running.
-
-        Cancellation: cancel the asyncio.Task.
+        The asyncio.Task is kept referenced until it ends; cancel it to cancel the work. A failure that nobody awaits
+        is reported by asyncio ("exception was never retrieved"). Raises RuntimeError where no event loop is running.
         """
         loop = asyncio.get_running_loop()
-        mark = _Started()
-        context = contextvars.copy_context()
-        context.run(_inside.set, (*(outer for outer in _inside.get() if not outer.ended), mark))
-        started = context.run(loop.create_task, self(), name=_task_name(self))
-        _started[started] = mark
-        started.add_done_callback(_forget)
+        mark, context = object(), copy_context()
+        context.run(_marks.set, (*(outer for outer in _marks.get() if outer in _started), mark))
+        _started[mark] = None  # an eager task may ask before create_task has returned
+        _started[mark] = started = context.run(loop.create_task, self(), name=_name(self))
+        started.add_done_callback(lambda _: _started.pop(mark))
         return started
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({_task_name(self)})"
+        return f"{type(self).__name__}({_name(self)})"
 
 
 class BackgroundTasks(BackgroundTask):
@@ -111,177 +103,249 @@ class BackgroundTasks(BackgroundTask):
         tasks.add_task(write_log, "registered")
         await tasks()
 
-    tasks: an iterable of BackgroundTask; it is copied. as_group: `await tasks()` runs them concurrently, not in order.
-    limit: how many tasks a group runs at a time, at least 1; None for all. fail_fast: whether a failure stops the run;
-    if not, all failures are raised together in one ExceptionGroup when all tasks have ended.
-    on_error: `on_error(task, exception)`, sync or async, is called on the loop for each failure as it happens. If it
-    returns, the failure is dealt with and the run goes on; what it raises is the task's failure instead.
-    executor: where the sync functions run, those of nested containers without one of their own included; None for a
-    pool of 40 threads of this module. A ThreadPoolExecutor gets the context variables too, any other executor only the
-    function and its arguments, which must pickle if it has other processes.
+    tasks: any iterable of BackgroundTask; it is copied. as_group: whether `await tasks()` runs them concurrently.
+    limit: how many tasks of a group run at a time, at least 1; None: all. fail_fast: whether a failure stops the run;
+    if not, all failures are raised in one ExceptionGroup when all tasks have ended. on_error: called on the loop with
+    the task and its exception, for each failure as it happens, sync or async. If it returns, the failure is dealt with
+    and the run goes on; what it raises is the task's failure instead. executor: runs the sync functions, those of
+    nested containers without one included; None: a pool of 40 threads. A ThreadPoolExecutor gets the context variables
+    too, any other only the function and its arguments, which must pickle for one that has other processes.
 
-    A task may add tasks to the container that runs it: they run in the same run. A run may be repeated.
+    A task may add tasks to the container that is running it, from a thread too: they run in the same run. A container
+    may run again. Raises TypeError for an item of `tasks` that is no BackgroundTask, a `limit` that is no int and an
+    `on_error` that cannot be called; ValueError for a `limit` below 1.
 
-    Raises TypeError for a task that is no BackgroundTask, a `limit` that is no int, an `on_error` that cannot be called
-    or an `executor` without `submit`; ValueError for a `limit` below 1.
-
-    Cancellation: what has not begun never begins, what runs is cancelled as in BackgroundTask. A run that is being
-    cancelled isolates no failure and calls no `on_error`; failures already collected are raised, not lost.
+    Cancellation: what has not begun never begins, what runs ends as in BackgroundTask. A run that is being cancelled
+    isolates no failure and calls no `on_error`; failures collected before are raised, not lost.
     """
 
-    __slots__ = ("tasks", "as_group", "limit", "fail_fast", "on_error", "executor")
+    __slots__ = ("as_group", "executor", "fail_fast", "limit", "on_error", "tasks")
 
     def __init__(
-        self,
-        tasks: Iterable[BackgroundTask] | None = None,
-        as_group: bool = False,
-        *,
-        limit: int | None = None,
-        fail_fast: bool = True,
-        on_error: Callable[[BackgroundTask, Exception], object] | None = None,
+        self, tasks: Iterable[BackgroundTask] | None = None, as_group: bool = False, *, limit: int | None = None,
+        fail_fast: bool = True, on_error: Callable[[BackgroundTask, Exception], object] | None = None,
         executor: Executor | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.tasks: list[BackgroundTask] = [] if tasks is None else list(tasks)
-        for task in self.tasks:
-            if not isinstance(task, BackgroundTask):
-                raise TypeError(f"tasks must hold BackgroundTask objects, got {_described(task)}: wrap it, BackgroundTask(func, ...)")
-        if limit is not None:
-            if not isinstance(limit, int):
-                raise TypeError(f"limit must be an int or None, got {_described(limit)}")
-            if limit < 1:
-                raise ValueError(f"limit must be at least 1, got {limit}: pass None for no limit")
-        if executor is not None and not callable(getattr(executor, "submit", None)):
-            raise TypeError(f"executor must be a concurrent.futures.Executor, got {_described(executor)}")
+        for item in cast("list[object]", self.tasks):
+            if not isinstance(item, BackgroundTask):
+                raise TypeError(f"tasks must hold BackgroundTask objects, got {_type(item)}: wrap it, BackgroundTask(…)")
+        if not isinstance(cast(object, limit), int | None):
+            raise TypeError(f"limit must be an int, or None for no limit, got {_type(limit)}")
+        if limit is not None and limit < 1:
+            raise ValueError(f"limit must be at least 1, or None for no limit, got {limit}")
         if on_error is not None and not callable(on_error):
-            raise TypeError(f"on_error must be callable, on_error(task, exception), got {_described(on_error)}")
-        self.as_group = as_group
-        self.limit = limit
-        self.fail_fast = fail_fast
-        self.on_error = on_error
-        self.executor = executor
-        self._async_func = None
-        self.args = ()
-        self.kwargs = {}
+            raise TypeError(f"on_error must be callable as on_error(task, exception), got {_type(on_error)}")
+        self.as_group, self.limit, self.fail_fast = as_group, limit, fail_fast
+        self.on_error, self.executor = on_error, executor
+        self.args, self.kwargs, self._async_func = (), {}, None
 
     @property
     def func(self) -> Callable[[], Coroutine[Any, Any, None]]:  # type: ignore[override]
-        """The method that `await tasks()` runs."""
+        """The method that `await tasks()` runs. (Stored, it would be a cycle, and a copy would run the original.)"""
         return self.run_as_group if self.as_group else self.run_single
 
+    def __getstate__(self) -> object:  # for copy and pickle: all but `func`
+        members, slots = cast("tuple[Any, dict[str, Any]]", super().__getstate__())
+        return members, {**slots, "tasks": list(self.tasks)}
+
     def add_task(self, /, func: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
-        """Append BackgroundTask(func, *args, **kwargs), also from a thread and while the container is running."""
+        """Append BackgroundTask(func, *args, **kwargs); raises what that raises."""
         self.tasks.append(BackgroundTask(func, *args, **kwargs))
 
     async def run_single(self) -> None:
         """Run the tasks one after the other. The first failure stops the run and is raised as it is."""
-        await _Sequence(self).run()
+        with _Run(self) as run:
+            await run.in_order()
 
     async def run_as_group(self) -> None:
-        """Run the tasks concurrently, on asyncio.TaskGroup. The first failure cancels the others."""
-        await _Group(self).run()
+        """Run the tasks concurrently, on asyncio.TaskGroup: they begin in order, at most `limit` running at a time.
+
+        The first failure cancels the others; all failures are raised in one ExceptionGroup.
+        """
+        with _Run(self) as run:
+            await run.as_group()
 
     async def __call__(self) -> None:
-        """Run the tasks: as a group if `as_group`, otherwise one after the other."""
-        await (self.run_as_group() if self.as_group else self.run_single())
+        """Run the tasks, as a group if `as_group`, otherwise one after the other."""
+        await self.func()
 
     def __repr__(self) -> str:
-        return _task_name(self)
+        return _name(self)
 
 
 async def drain() -> None:
     """Wait until everything started on the running event loop has ended, tasks started meanwhile included.
 
-    Raises none of their errors. Bound it with `asyncio.timeout`. Called from inside a started task, it waits neither for
-    that task nor for another that is itself in drain(), so it cannot deadlock.
-
-    Cancellation: stops the waiting, not the tasks.
+    Raises none of their errors. Called from inside a started task, it waits neither for that task nor for another that
+    is itself in drain(), so it cannot deadlock. Cancellation ends the waiting, not the tasks: use asyncio.timeout.
     """
-    loop = asyncio.get_running_loop()
-    inside = _inside.get()
-    for mark in inside:
-        mark.drains += 1
+    loop, marks = asyncio.get_running_loop(), _marks.get()
+    _draining.extend(marks)
     try:
         while pending := {
-            started
-            for started, mark in _started.copy().items()
-            if started.get_loop() is loop and not started.done() and not mark.drains
-        }:
+            task for mark, task in _started.copy().items()
+            if task is not None and task.get_loop() is loop and not task.done() and mark not in _draining
+        }:  # fmt: skip
             await asyncio.wait(pending)
     finally:
-        for mark in inside:
-            mark.drains -= 1
+        for mark in marks:
+            _draining.remove(mark)
 
 
-# ---- what start() and drain() share
-
-
-class _Started:
-    """Marks the context of a started task. (The asyncio.Task itself there would be a cycle that delays its report.)"""
-
-    __slots__ = ("drains", "ended")
-
-    def __init__(self) -> None:
-        self.drains = 0  # calls of drain() made from inside the task
-        self.ended = False
-
-
-_started: Final[dict[asyncio.Task[None], _Started]] = {}
-_inside: Final[contextvars.ContextVar[tuple[_Started, ...]]] = contextvars.ContextVar("background_inside", default=())
-
-
-def _forget(started: asyncio.Task[None]) -> None:
-    _started.pop(started).ended = True
-
-
-# ---- one run of a container
+_started: Final[dict[object, asyncio.Task[None] | None]] = {}
+_draining: Final[list[object]] = []  # the marks of started tasks from inside of which drain() is called
+# The marks of the started tasks that a context is inside of. (The tasks themselves would be cycles and delay a report.)
+_marks: Final = ContextVar[tuple[object, ...]]("background_marks", default=())
 
 
 class _Run:
-    """What a sequence and a group have in common: one run of a container, from its first task to its last failure."""
+    """One run of a container, in order or as a group. On leaving it, the failures that it has collected are raised."""
 
     def __init__(self, container: BackgroundTasks) -> None:
         self.container = container
         self.tasks = container.tasks
-        self.index = 0  # of the next task to hand over; what is added meanwhile stands behind it
+        self.index = 0  # of the next task; those added meanwhile stand behind it
         self.failures: list[BaseException] = []
+        self.failing = self.handing_over = False
+        self.context = copy_context()
         self.executor = _executor_of(container, container.executor)
-        # The type whose tasks may skip `__call__`: none where it is patched, so that it stays the one seam.
+        # The type whose tasks need not go through `__call__`: none where it is patched.
         plain = BackgroundTask if BackgroundTask.__call__ is _original_call else None
         self.inline = plain if self.executor is None else None
-        self.threads = None if _is_foreign(self.executor) else plain
+        self.threaded = None if _is_foreign(self.executor) else plain
 
-    async def run(self) -> None:
+    def __enter__(self) -> _Run:
+        return self
+
+    def __exit__(self, kind: object, exc: BaseException | None, traceback: object) -> None:
+        if isinstance(exc, Exception) and not self.container.fail_fast:
+            self.failures.append(exc)
+        if self.failures and isinstance(exc, (Exception, asyncio.CancelledError, type(None))):
+            raise BaseExceptionGroup("failures of background tasks", self.failures) from None
+
+    def is_for_thread(self, task: BackgroundTask) -> bool:
+        return type(task) is self.threaded and task.func is not task._async_func
+
+    async def in_order(self) -> None:
+        until = monotonic() + _TURN
+        while self.index < len(self.tasks):
+            task = self.tasks[self.index]
+            requests = _cancel_requests()
+            try:
+                if self.is_for_thread(task):
+                    trip = _Trip(self.draw, copy_context())
+                    await trip.go(self.executor)
+                    task = trip.task or task
+                    await trip.finish()
+                else:
+                    self.index += 1
+                    await self.call(task)
+            except Exception as exc:
+                await self.failed(task, exc, requests)
+            if monotonic() >= until:
+                await asyncio.sleep(0)
+                until = monotonic() + _TURN
+
+    def draw(self) -> BackgroundTask:
+        task = self.tasks[self.index]
+        if not self.is_for_thread(task):
+            raise IndexError
+        self.index += 1
+        return task
+
+    async def as_group(self) -> None:
+        self.parent, self.requests = asyncio.current_task(), _cancel_requests()
+        self.waiting: deque[BackgroundTask] = deque()  # sync tasks, for the next thread to draw
         try:
-            await self.body()
-        except (Exception, asyncio.CancelledError) as exc:
-            if self.container.fail_fast or not (self.failures or isinstance(exc, Exception)):
+            # Whoever ends hands over what comes next. A task that is cancelled before its first step cannot: should it
+            # have been the last one, the group is entered again.
+            while (self.index < len(self.tasks) or self.waiting) and not self.stopping():
+                self.free = self.container.limit or sys.maxsize
+                self.queued = 0  # trips that no thread has begun
+                async with asyncio.TaskGroup() as self.group:
+                    await self.hand_over()
+        except BaseExceptionGroup as group:
+            if self.container.fail_fast:
                 raise
-            if isinstance(exc, Exception):
-                self.failures.append(exc)
-        if self.failures:  # they have priority over a cancellation
-            raise BaseExceptionGroup("failures of background tasks", self.failures)
+            self.failures.extend(group.exceptions)
 
-    async def body(self) -> None:
-        raise NotImplementedError
+    def stopping(self) -> bool:
+        return self.failing or (self.parent is not None and self.parent.cancelling() > self.requests)
+
+    async def hand_over(self) -> None:
+        """Begin the next tasks, as many as the limit leaves free, and let the loop in every millisecond."""
+        if self.handing_over:
+            return
+        self.handing_over = True
+        until = monotonic() + _TURN
+        try:
+            while self.index < len(self.tasks) and self.free > 0 and not self.stopping():
+                task = self.tasks[self.index]
+                self.index += 1
+                self.free -= 1
+                if self.is_for_thread(task):
+                    self.waiting.append(task)
+                else:
+                    self.context.run(self.group.create_task, self.attend(task), name=_name(task))
+                if monotonic() >= until:
+                    self.send_trip()
+                    await asyncio.sleep(0)
+                    until = monotonic() + _TURN
+        finally:
+            self.handing_over = False
+        self.send_trip()
+
+    def send_trip(self, in_place_of_another: bool = False) -> None:
+        """Have waiting tasks run in a thread. One trip that waits for its thread is enough."""
+        if self.waiting and (in_place_of_another or not self.queued) and not self.stopping():
+            self.queued += 1
+            self.context.run(self.group.create_task, self.attend(None), name=_name(self.container))
+
+    def heard(self, trip: _Trip) -> None:
+        # While functions hold the interpreter lock, the loop hears that a thread has begun the trip when it is over:
+        # few threads stand in the loop's way. While they block, it hears at once, and sends another until all are busy.
+        trip.heard = True
+        self.queued -= 1
+        if not trip.call.done():
+            self.send_trip()
+
+    async def attend(self, task: BackgroundTask | None) -> None:
+        """Run a task, or if None waiting ones in a thread until the loop has to do something; then hand over more."""
+        try:
+            if task is None:
+                trip = _Trip(self.waiting.popleft, self.context, self)
+                await trip.go(self.executor)
+                self.queued -= not trip.heard
+                self.free += trip.done
+                self.send_trip(in_place_of_another=True)
+                task = trip.task
+                await trip.finish()
+            else:
+                await self.call(task)
+        except asyncio.CancelledError:
+            if _cancel_requests():
+                raise
+        except Exception as exc:
+            await self.failed(task or self.container, exc, 0)
+        self.free += task is not None
+        if self.index < len(self.tasks):
+            await self.hand_over()
 
     async def call(self, task: BackgroundTask) -> None:
-        """Run a task through its `__call__`, which learns of the executor by a context variable."""
-        if self.executor is None:
-            return await task()
-        target = task
-        while isinstance(target, BackgroundTask) and isinstance(target.func, BackgroundTask):
-            target = target.func
-        token = _inherited.set((target, self.executor))
-        try:
+        if type(task) is self.inline:
+            await (task.func(*task.args, **task.kwargs) if task.kwargs else task.func(*task.args))
+        elif self.executor is None:
             await task()
-        finally:
-            _inherited.reset(token)
+        else:  # which the task learns by a context variable, since `__call__` takes no arguments
+            token = _inherited.set((task.func if isinstance(task.func, BackgroundTask) else task, self.executor))
+            try:
+                await task()
+            finally:
+                _inherited.reset(token)
 
     async def failed(self, task: BackgroundTask, exc: Exception, requests: int) -> None:
-        """Give a failure to `on_error` or collect it; raise it where it ends the run.
-
-        A cancellation requested since there were `requests` of them means that this run is being cancelled.
-        """
+        """Deal with a failure or raise it. More cancel requests than `requests`: this run is being cancelled."""
         if type(task) is BackgroundTask:
             _add_note(exc, task)
         on_error = self.container.on_error
@@ -295,358 +359,138 @@ class _Run:
                 pass  # a handler that is cancelled has not dealt with the failure
             except Exception as raised:
                 exc = raised
-        if self.container.fail_fast or _cancel_requests() > requests:
-            raise exc
-        self.failures.append(exc)
-
-
-class _Sequence(_Run):
-    """Runs tasks one after the other: async ones here, sync ones that stand together in one trip to a thread."""
-
-    async def body(self) -> None:
-        tasks = self.tasks
-        until = monotonic() + _TURN
-        while self.index < len(tasks):
-            task = tasks[self.index]
-            requests = _cancel_requests()
-            try:
-                if type(task) is self.threads and task.func is not task._async_func:
-                    trip = _Trip(self.draw)
-                    await trip.go(self.executor)
-                    task = trip.task or task
-                    await trip.finish()
-                else:
-                    self.index += 1
-                    if type(task) is self.inline:
-                        await (task.func(*task.args, **task.kwargs) if task.kwargs else task.func(*task.args))
-                    else:
-                        await self.call(task)
-            except Exception as exc:
-                await self.failed(task, exc, requests)
-            if monotonic() >= until:
-                await asyncio.sleep(0)
-                until = monotonic() + _TURN
-
-    def draw(self) -> BackgroundTask:
-        task = self.tasks[self.index]
-        if type(task) is not self.threads or task.func is task._async_func:
-            raise IndexError
-        self.index += 1
-        return task
-
-
-class _Group(_Run):
-    """Runs tasks concurrently: an asyncio.Task for each async one, and as many trips to threads as the sync ones need.
-
-    Whoever ends, hands over what comes next, so nobody waits for a count that a task cancelled before its first step
-    would leave wrong; should that have happened to the last one, the group is simply entered again.
-    """
-
-    def __init__(self, container: BackgroundTasks) -> None:
-        super().__init__(container)
-        self.context = contextvars.copy_context()
-        self.waiting: deque[BackgroundTask] = deque()  # sync tasks handed over, for the next thread to draw
-        self.handing_over = False
-        self.failing = False
-
-    async def body(self) -> None:
-        self.parent = asyncio.current_task()
-        self.requests = _cancel_requests()
-        try:
-            while self.index < len(self.tasks) or self.waiting:
-                self.free = self.container.limit or math.inf
-                self.queued = 0  # trips that no thread has begun yet
-                async with asyncio.TaskGroup() as self.group:
-                    await self.hand_over()
-        except BaseExceptionGroup as failures:
-            if self.container.fail_fast:
-                raise
-            self.failures.extend(failures.exceptions)
-
-    def stopping(self) -> bool:
-        return self.failing or (self.parent is not None and self.parent.cancelling() > self.requests)
-
-    def begin(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
-        self.context.run(self.group.create_task, coroutine, name=name)
-
-    async def hand_over(self) -> None:
-        """Begin the next tasks, as many as the limit leaves free, and let the loop in every millisecond."""
-        if self.handing_over:
+        if not self.container.fail_fast and _cancel_requests() <= requests:
+            self.failures.append(exc)
             return
-        self.handing_over = True
-        until = monotonic() + _TURN
-        try:
-            while self.index < len(self.tasks) and self.free > 0 and not self.stopping():
-                task = self.tasks[self.index]
-                self.index += 1
-                self.free -= 1
-                if type(task) is self.threads and task.func is not task._async_func:
-                    self.waiting.append(task)
-                elif type(task) is self.inline:
-                    self.begin(self.attend(task, task.func, task.args, task.kwargs), _task_name(task))
-                else:
-                    self.begin(self.attend(task, self.call, (task,), {}), _task_name(task))
-                if monotonic() >= until:
-                    self.send_trip()
-                    await asyncio.sleep(0)
-                    until = monotonic() + _TURN
-        finally:
-            self.handing_over = False
-        self.send_trip()
-
-    async def attend(
-        self, task: BackgroundTask, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> None:
-        """Await what runs the task, deal with its failure, hand over what comes next."""
-        try:
-            await (func(*args, **kwargs) if kwargs else func(*args))
-        except asyncio.CancelledError:
-            if _cancel_requests():
-                raise
-        except BaseException as exc:
-            try:
-                if not isinstance(exc, Exception):
-                    raise
-                await self.failed(task, exc, 0)
-            except BaseException:
-                self.failing = True
-                # A child that an eager task factory lets fail before the group has taken it in confuses TaskGroup
-                # (before 3.13 a cancellation is left behind, since then an error is added): fail a step later.
-                if self.handing_over:
-                    with suppress(asyncio.CancelledError):
-                        await asyncio.sleep(0)
-                raise
-        self.free += 1
-        if self.index < len(self.tasks):
-            await self.hand_over()
-
-    def send_trip(self) -> None:
-        """Send one trip to a thread, if there is work for it and no other still waits for its thread."""
-        if self.waiting and not self.queued and not self.stopping():
-            self.queued += 1
-            self.begin(self.travel(), _task_name(self.container))
-
-    def heard(self, trip: _Trip) -> None:
-        # Where functions hold the interpreter lock, the loop hears of a trip when its turn is over: they stay on few
-        # threads. Where they block, it hears at once, and the trip gets company until all threads of the pool are busy.
-        self.queued -= 1
-        trip.heard = True
-        if not trip.ended:
-            self.send_trip()
-
-    async def travel(self) -> None:
-        """Run waiting sync tasks in a thread, a turn at a time, until none is left."""
-        while True:
-            trip = _Trip(self.waiting.popleft, self.loop_is_needed, self.heard)
-            await trip.go(self.executor)
-            if not trip.heard:
-                self.queued -= 1
-            self.free += trip.done
-            if trip.task is not None or trip.cancelled is not None:
-                self.send_trip()  # somebody else draws from now on: what is left of this task may take its time
-                task = trip.task or self.container
-                me = asyncio.current_task()
-                if me is not None:
-                    me.set_name(_task_name(task))
-                await self.attend(task, trip.finish, (), {})
-            elif self.index < len(self.tasks):
-                await self.hand_over()
-            if not self.waiting or self.stopping():
-                return
-            self.queued += 1
-
-    def loop_is_needed(self) -> bool:
-        return self.index < len(self.tasks)
+        self.failing = True
+        if self.handing_over:
+            # An eager task that fails before TaskGroup.create_task has returned leaves a stray cancellation behind
+            # (3.12) or adds an error of TaskGroup's own (3.13), so it fails a step later.
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)
+        raise exc
 
 
-# ---- sync functions
+class _Trip(Executor):
+    """One trip to a thread, which calls functions there for a millisecond, or until the loop has to do something.
 
-
-class _Trip:
-    """One trip to a thread, which calls functions there until it has to tell the loop something.
-
-    It ends after a turn of a millisecond, at a failure, at an awaitable, when `draw` raises IndexError or `enough()` is
-    true, and when it is cancelled.
+    It stands in for the executor to see the concurrent future that run_in_executor hides: that alone tells whether a
+    cancelled call was still queued or is running.
     """
 
-    __slots__ = (
-        "draw", "enough", "on_begin", "context", "loop", "begin", "end", "wake", "stop", "ended", "heard", "done",
-        "task", "result", "failure", "cancelled",
-    )  # fmt: skip
+    task: BackgroundTask | None = None  # the one that the loop has to finish
+    failure: BaseException | None = None
+    result: Any = None  # an awaitable
+    cancelled: asyncio.CancelledError | None = None
+    heard = False
+    done = 0
 
-    def __init__(
-        self,
-        draw: Callable[[], BackgroundTask],
-        enough: Callable[[], bool] | None = None,
-        on_begin: Callable[[_Trip], None] | None = None,
-    ) -> None:
-        self.draw = draw
-        self.enough = enough
-        self.on_begin = on_begin
-        self.context = contextvars.copy_context()
+    def __init__(self, draw: Callable[[], BackgroundTask], context: Context, group: _Run | None = None) -> None:
+        self.draw, self.context, self.group = draw, context, group  # draw raises IndexError if nothing is left
         self.loop = asyncio.get_running_loop()
-        self.begin = threading.Lock()  # whoever acquires it first decides: the thread begins, or never will
-        self.end = threading.Lock()  # whoever acquires it last knows that the other has been there
-        self.wake: asyncio.Future[None] = None  # type: ignore[assignment]
-        self.stop = False
-        self.ended = False
-        self.heard = False
-        self.done = 0
-        self.task: BackgroundTask | None = None
-        self.result: Any = None
-        self.failure: BaseException | None = None
-        self.cancelled: asyncio.CancelledError | None = None
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        self.call = self.executor.submit(fn, *args, **kwargs)
+        return self.call
 
     async def go(self, executor: Executor | None) -> None:
-        """Travel there and back. Returns when nothing of it is running, however often the caller is cancelled."""
+        """Go and come back: afterwards no thread is running any of it, however often the caller is cancelled."""
+        self.executor = executor or _pool()
         if _cancel_requests():
             await asyncio.sleep(0)  # a cancellation still to be delivered comes here, not disguised as a dropped call
         requests = _cancel_requests()
+        foreign = _is_foreign(executor)
         try:
-            await self.loop.run_in_executor(executor or _pool(), self.travel)
+            if foreign:  # run_in_executor would hang on a StopIteration (3.11, 3.12)
+                self.task = task = self.draw()
+                self.submit(functools.partial(task.func, **task.kwargs) if task.kwargs else task.func, *task.args)
+                await self.ended()
+            else:
+                await self.loop.run_in_executor(self, self.run)
         except asyncio.CancelledError as exc:
-            self.stop = True
-            if self.begin.acquire(blocking=False):
-                if _cancel_requests() > requests:
-                    self.cancelled = exc
-                else:
-                    self.refused(RuntimeError("the executor was shut down and has dropped the call"))
-                return
-            self.cancelled = exc
-            self.wake = self.loop.create_future()
-            if self.end.acquire(blocking=False):
-                while not self.wake.done():
-                    with suppress(asyncio.CancelledError):
-                        await asyncio.wait([self.wake])
+            if _cancel_requests() > requests:
+                self.cancelled = exc
+            self.call.cancel()
+            while not self.call.done():
+                with suppress(asyncio.CancelledError):
+                    await self.ended()
         except Exception as exc:
-            self.refused(exc)
+            return self.refused(exc)
+        if self.call.cancelled() and self.cancelled is None:
+            self.refused(RuntimeError("the executor was shut down and dropped the call"))
+        elif foreign and not self.call.cancelled():
+            self.failure = self.call.exception()
+            if self.failure is None and inspect.isawaitable(self.call.result()):
+                self.result = self.call.result()
+
+    async def ended(self) -> None:
+        done = asyncio.Event()
+        self.call.add_done_callback(lambda _: self.loop.call_soon_threadsafe(done.set))
+        await done.wait()
 
     def refused(self, exc: Exception) -> None:
-        """The executor takes no calls: this is the failure of the next task."""
+        """The executor does not run the call: that is the failure of the next task."""
         with suppress(IndexError):
-            self.task = self.draw()
+            self.task = self.task or self.draw()
             self.failure = exc
 
-    def travel(self) -> None:
-        if not self.begin.acquire(blocking=False):
-            return
-        if self.on_begin is not None:
-            self.loop.call_soon_threadsafe(self.on_begin, self)
-        with suppress(IndexError):
-            self.call_functions()
-        self.ended = True
-        if not self.end.acquire(blocking=False):
-            self.loop.call_soon_threadsafe(self.wake.set_result, None)
-
-    def call_functions(self) -> None:
+    def run(self) -> None:
+        """What the thread does."""
+        group = self.group
+        if group is not None:
+            self.loop.call_soon_threadsafe(group.heard, self)
         until = monotonic() + _TURN
-        while not self.stop:
-            task = self.draw()
-            try:
-                result = self.context.copy().run(task.func, *task.args, **task.kwargs)
-            except BaseException as exc:
-                self.task = task
-                self.failure = _fit_for_coroutine(exc)
-                return
-            if result is not None and inspect.isawaitable(result):
-                self.task = task
-                self.result = result
-                return
-            self.done += 1
-            if monotonic() >= until or (self.enough is not None and self.enough()):
-                return
+        with suppress(IndexError):
+            while self.cancelled is None:
+                task = self.draw()
+                try:
+                    result = self.context.copy().run(task.func, *task.args, **task.kwargs)
+                except BaseException as exc:
+                    self.task, self.failure = task, exc
+                    return
+                if result is not None and inspect.isawaitable(result):
+                    self.task, self.result = task, result
+                    return
+                self.done += 1
+                if monotonic() >= until or (group is not None and (group.failing or group.index < len(group.tasks))):
+                    return
 
     async def finish(self) -> None:
-        """Raise or await what the thread has left to the loop."""
-        failure, self.failure = self.failure, None
+        """Do on the loop what is left: raise the failure or the cancellation, await the awaitable."""
+        failure, self.failure = self.failure, None  # kept here, it would be in a cycle with its traceback
         try:
+            if isinstance(failure, (StopIteration, asyncio.CancelledError)):
+                raise RuntimeError(f"the function raised {type(failure).__name__}") from failure
             if failure is not None:
                 raise failure
             if self.cancelled is not None:
-                _discard(self.result)
+                close = getattr(self.result, "close", None) or getattr(self.result, "cancel", None)
+                if close is not None:
+                    close()
                 raise self.cancelled
             if self.result is not None:
                 await self.result
         finally:
-            del failure  # it would hold this frame, which its traceback holds
+            del failure
 
 
-async def _call_sync(task: BackgroundTask) -> None:
-    executor = _executor_of(task)
-    if _is_foreign(executor):
-        await _call_elsewhere(task, executor)
-    else:
-        trip = _Trip([task].pop)
-        await trip.go(executor)
-        await trip.finish()
-
-
-async def _call_elsewhere(task: BackgroundTask, executor: Executor) -> None:
-    """Run a task on an executor that takes neither a lock nor a context, only the function and its arguments."""
-    # Not run_in_executor: its future, once cancelled, tells no more whether the call is queued, running or done.
-    loop = asyncio.get_running_loop()
-    func = functools.partial(task.func, **task.kwargs) if task.kwargs else task.func
-    call = executor.submit(func, *task.args)
-    cancelled: asyncio.CancelledError | None = None
-    while not call.done():
-        done = asyncio.Event()
-        call.add_done_callback(lambda _: loop.call_soon_threadsafe(done.set))
-        try:
-            await done.wait()
-        except asyncio.CancelledError as exc:
-            cancelled = exc
-            call.cancel()
-    if call.cancelled():
-        raise cancelled or RuntimeError("the executor was shut down and has dropped the call")
-    failure = call.exception()
-    if failure is not None:
-        raise _fit_for_coroutine(failure)
-    if cancelled is not None:
-        _discard(call.result())
-        raise cancelled
-    if inspect.isawaitable(call.result()):
-        await call.result()
-
-
-def _fit_for_coroutine(exc: BaseException) -> BaseException:
-    """A StopIteration would end a coroutine, a CancelledError would pass for the caller's own cancellation."""
-    if isinstance(exc, (StopIteration, asyncio.CancelledError)):
-        fit = RuntimeError(f"the function raised {type(exc).__name__}")
-        fit.__cause__ = exc
-        return fit
-    return exc
-
-
-def _discard(result: object) -> None:
-    """Close an awaitable that nobody will await, or cancel it if it is a future."""
-    if inspect.isawaitable(result):
-        give_up = getattr(result, "close", None) or getattr(result, "cancel", None)
-        if give_up is not None:
-            give_up()
-
-
-_TURN: Final = 0.001  # seconds for which the event loop may be kept from other work
+_TURN: Final = 0.001  # seconds for which a run may keep the event loop from other work
 _pools: Final[dict[int, ThreadPoolExecutor]] = {}
-_inherited: Final[contextvars.ContextVar[tuple[object, Executor] | None]] = contextvars.ContextVar(
-    "background_executor", default=None
-)
+_inherited: Final = ContextVar[tuple[BackgroundTask, Executor] | None]("background_executor", default=None)
 
 
 def _pool() -> ThreadPoolExecutor:
-    """The module's own pool of this process: a forked child has none of its parent's threads."""
-    pid = os.getpid()
+    pid = os.getpid()  # a forked child has none of its parent's threads
     return _pools.get(pid) or _pools.setdefault(pid, ThreadPoolExecutor(40, thread_name_prefix="background"))
 
 
 def _executor_of(task: BackgroundTask, own: Executor | None = None) -> Executor | None:
     inherited = _inherited.get()
-    if own is None and inherited is not None and inherited[0] is task:
-        return inherited[1]
-    return own
+    return inherited[1] if own is None and inherited is not None and inherited[0] is task else own
 
 
-def _is_foreign(executor: Executor | None) -> TypeGuard[Executor]:
-    """Whether an executor may have other processes (or interpreters, from 3.14), which share no objects with us."""
+def _is_foreign(executor: Executor | None) -> bool:
+    """Whether no task, context or lock can follow: to other processes or, from 3.14, other interpreters."""
     interpreters = getattr(concurrent.futures, "InterpreterPoolExecutor", ())
     return executor is not None and (not isinstance(executor, ThreadPoolExecutor) or isinstance(executor, interpreters))
 
@@ -656,65 +500,44 @@ def _cancel_requests() -> int:
     return 0 if task is None else task.cancelling()
 
 
-# ---- what a function is, and its name
-
-
-def _is_async(func: Callable[..., object]) -> bool:
-    """Whether calling `func` gives a coroutine; TypeError if it cannot be called or calling it would run nothing."""
-    if type(func) is FunctionType and not func.__dict__:  # the common case, ten times as fast as what follows
+def _is_async(func: Any) -> bool:
+    """Whether calling `func` gives a coroutine; TypeError if it cannot be called, or if that would run nothing."""
+    if type(func) is FunctionType and not func.__dict__:  # most functions, ten times as fast as what follows
         flags = func.__code__.co_flags
         if not flags & (inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR):
             return bool(flags & inspect.CO_COROUTINE)
     if not callable(func):
-        if isinstance(func, Coroutine):
+        if inspect.iscoroutine(func):
             func.close()
-            raise TypeError(
-                "func must be callable, got a coroutine object: pass the function and its arguments, "
-                "BackgroundTask(send, 1), not BackgroundTask(send(1))"
-            )
-        raise TypeError(f"func must be callable, got {_described(func)}: pass a function and its arguments")
+        way_out = "pass the function and its arguments, BackgroundTask(send, 1), not BackgroundTask(send(1))"
+        raise TypeError(f"func must be callable, got {_type(func)}: {way_out}")
     inner = func
     while isinstance(inner, functools.partial):
-        inner = inner.func
-    if inspect.isclass(inner):
-        return False
-    for candidate in (inner, type(inner).__call__):
-        if inspect.isasyncgenfunction(candidate) or inspect.isgeneratorfunction(candidate):
-            code = getattr(candidate, "__code__", None)
-            if not code.co_flags & inspect.CO_ITERABLE_COROUTINE:
-                raise TypeError(f"func must not be a generator function, got {_name(func)}: calling it runs nothing")
-        if _iscoroutinefunction(candidate):
+        inner = cast(Any, inner).func
+    for candidate in () if isinstance(inner, type) else (inner, type(inner).__call__):
+        generates = inspect.isgeneratorfunction(candidate) or inspect.isasyncgenfunction(candidate)
+        if generates and not candidate.__code__.co_flags & inspect.CO_ITERABLE_COROUTINE:
+            raise TypeError(f"func must not be a generator function, got {_name(func)}: calling it runs nothing")
+        # Before 3.14 only asyncio's function knows the marks of AsyncMock, Cython and asgiref; then it is deprecated.
+        if cast(Any, inspect if sys.version_info >= (3, 14) else asyncio).iscoroutinefunction(candidate):
             return True
     return False
 
 
-# inspect does not know the marks that AsyncMock and Cython use before 3.14; asyncio's function is deprecated since then.
-_iscoroutinefunction = inspect.iscoroutinefunction if sys.version_info >= (3, 14) else asyncio.iscoroutinefunction
+def _type(value: object) -> str:
+    return f"an object of type {type(value).__qualname__}"  # not its repr, which may hold what no log should
 
 
-def _described(value: object) -> str:
-    """What was given, by its type: a value may hold what must not stand in a log."""
-    return f"the class {value.__qualname__}" if isinstance(value, type) else f"an object of type {type(value).__qualname__}"
-
-
-def _name(func: object) -> str:
-    """The dotted name of a function, or of the class of an object without one; never its arguments."""
-    while isinstance(func, functools.partial):
-        func = func.func
-    if isinstance(func, BackgroundTask):
-        return _task_name(func)
-    qualname = getattr(func, "__qualname__", None)
-    if not isinstance(qualname, str):
-        func = type(func)
-        qualname = func.__qualname__
-    module = getattr(func, "__module__", None)
-    return f"{module}.{qualname}" if isinstance(module, str) else qualname
-
-
-def _task_name(task: BackgroundTask) -> str:
-    if isinstance(task, BackgroundTasks):
-        return f"{type(task).__name__}({len(task.tasks)} tasks)"
-    return _name(task.func)
+def _name(thing: Any) -> str:
+    """The dotted name of a task's function, or of the class of an object without a name; a container's length."""
+    if isinstance(thing, BackgroundTasks):
+        return f"{type(thing).__name__}({len(thing.tasks)} tasks)"
+    if isinstance(thing, (BackgroundTask, functools.partial)):
+        return _name(cast(Any, thing).func)
+    if not isinstance(getattr(thing, "__qualname__", None), str):
+        thing = cast(Any, type(thing))
+    module = getattr(thing, "__module__", None)
+    return f"{module}.{thing.__qualname__}" if isinstance(module, str) else str(thing.__qualname__)
 
 
 def _add_note(exc: Exception, task: BackgroundTask) -> None:
