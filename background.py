@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
-from contextvars import Context, ContextVar, copy_context
+from contextvars import ContextVar, copy_context
 from time import monotonic
 from types import FunctionType
 from typing import Any, Final, ParamSpec, cast
@@ -70,7 +70,7 @@ class BackgroundTask:
             if self.func is self._async_func:
                 await (self.func(*self.args, **self.kwargs) if self.kwargs else self.func(*self.args))
             else:
-                trip = _Trip([self].pop, copy_context())
+                trip = _Trip([self].pop)
                 await trip.go(_executor_of(self))
                 await trip.finish()
         except Exception as exc:
@@ -147,6 +147,7 @@ class BackgroundTasks(BackgroundTask):
 
     def __getstate__(self) -> object:  # for copy and pickle: all but `func`
         members, slots = cast("tuple[Any, dict[str, Any]]", super().__getstate__())
+        del slots["func"]
         return members, {**slots, "tasks": list(self.tasks)}
 
     def add_task(self, /, func: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
@@ -202,12 +203,14 @@ _marks: Final = ContextVar[tuple[object, ...]]("background_marks", default=())
 class _Run:
     """One run of a container, in order or as a group. On leaving it, the failures that it has collected are raised."""
 
+    group: asyncio.TaskGroup | None = None
+    failing = handing_over = False
+    index = 0  # of the next task; those added meanwhile stand behind it
+
     def __init__(self, container: BackgroundTasks) -> None:
-        self.container = container
-        self.tasks = container.tasks
-        self.index = 0  # of the next task; those added meanwhile stand behind it
+        self.container, self.tasks = container, container.tasks
+        self.waiting: deque[BackgroundTask] = deque()  # sync tasks, for the next trip to a thread
         self.failures: list[BaseException] = []
-        self.failing = self.handing_over = False
         self.context = copy_context()
         self.executor = _executor_of(container, container.executor)
         # The type whose tasks need not go through `__call__`: none where it is patched.
@@ -224,39 +227,24 @@ class _Run:
         if self.failures and isinstance(exc, (Exception, asyncio.CancelledError, type(None))):
             raise BaseExceptionGroup("failures of background tasks", self.failures) from None
 
-    def is_for_thread(self, task: BackgroundTask) -> bool:
-        return type(task) is self.threaded and task.func is not task._async_func
-
     async def in_order(self) -> None:
         until = monotonic() + _TURN
-        while self.index < len(self.tasks):
-            task = self.tasks[self.index]
-            requests = _cancel_requests()
-            try:
-                if self.is_for_thread(task):
-                    trip = _Trip(self.draw, copy_context())
-                    await trip.go(self.executor)
-                    task = trip.task or task
-                    await trip.finish()
-                else:
-                    self.index += 1
-                    await self.call(task)
-            except Exception as exc:
-                await self.failed(task, exc, requests)
+        while self.waiting or self.index < len(self.tasks):
+            task = self.tasks[self.index] if self.index < len(self.tasks) else None
+            if task is not None and type(task) is self.threaded and task.func is not task._async_func:
+                self.waiting.append(task)  # those that stand together travel together
+                self.index += 1
+            elif self.waiting:
+                await self.attend(None)
+            else:
+                self.index += 1
+                await self.attend(task)
             if monotonic() >= until:
                 await asyncio.sleep(0)
                 until = monotonic() + _TURN
 
-    def draw(self) -> BackgroundTask:
-        task = self.tasks[self.index]
-        if not self.is_for_thread(task):
-            raise IndexError
-        self.index += 1
-        return task
-
     async def as_group(self) -> None:
         self.parent, self.requests = asyncio.current_task(), _cancel_requests()
-        self.waiting: deque[BackgroundTask] = deque()  # sync tasks, for the next thread to draw
         try:
             # Whoever ends hands over what comes next. A task that is cancelled before its first step cannot: should it
             # have been the last one, the group is entered again.
@@ -273,6 +261,9 @@ class _Run:
     def stopping(self) -> bool:
         return self.failing or (self.parent is not None and self.parent.cancelling() > self.requests)
 
+    def begin(self, task: BackgroundTask | None, name: str) -> None:
+        self.context.run(cast(asyncio.TaskGroup, self.group).create_task, self.attend(task), name=name)
+
     async def hand_over(self) -> None:
         """Begin the next tasks, as many as the limit leaves free, and let the loop in every millisecond."""
         if self.handing_over:
@@ -284,10 +275,10 @@ class _Run:
                 task = self.tasks[self.index]
                 self.index += 1
                 self.free -= 1
-                if self.is_for_thread(task):
+                if type(task) is self.threaded and task.func is not task._async_func:
                     self.waiting.append(task)
                 else:
-                    self.context.run(self.group.create_task, self.attend(task), name=_name(task))
+                    self.begin(task, _name(task))
                 if monotonic() >= until:
                     self.send_trip()
                     await asyncio.sleep(0)
@@ -300,7 +291,7 @@ class _Run:
         """Have waiting tasks run in a thread. One trip that waits for its thread is enough."""
         if self.waiting and (in_place_of_another or not self.queued) and not self.stopping():
             self.queued += 1
-            self.context.run(self.group.create_task, self.attend(None), name=_name(self.container))
+            self.begin(None, _name(self.container))
 
     def heard(self, trip: _Trip) -> None:
         # While functions hold the interpreter lock, the loop hears that a thread has begun the trip when it is over:
@@ -311,38 +302,37 @@ class _Run:
             self.send_trip()
 
     async def attend(self, task: BackgroundTask | None) -> None:
-        """Run a task, or if None waiting ones in a thread until the loop has to do something; then hand over more."""
+        """Run a task, or if None waiting ones in a thread until the loop has to do something; in a group, go on."""
+        requests = 0 if self.group else _cancel_requests()
         try:
             if task is None:
-                trip = _Trip(self.waiting.popleft, self.context, self)
+                trip = _Trip(self.waiting.popleft, self)
                 await trip.go(self.executor)
-                self.queued -= not trip.heard
-                self.free += trip.done
-                self.send_trip(in_place_of_another=True)
+                if self.group:
+                    self.queued -= not trip.heard
+                    self.free += trip.done
+                    self.send_trip(in_place_of_another=True)
                 task = trip.task
                 await trip.finish()
-            else:
-                await self.call(task)
+            elif type(task) is self.inline:
+                await (task.func(*task.args, **task.kwargs) if task.kwargs else task.func(*task.args))
+            elif self.executor is None:
+                await task()
+            else:  # which the task learns by a context variable, since `__call__` takes no arguments
+                token = _inherited.set((task.func if isinstance(task.func, BackgroundTask) else task, self.executor))
+                try:
+                    await task()
+                finally:
+                    _inherited.reset(token)
         except asyncio.CancelledError:
-            if _cancel_requests():
+            if not self.group or _cancel_requests():
                 raise
         except Exception as exc:
-            await self.failed(task or self.container, exc, 0)
-        self.free += task is not None
-        if self.index < len(self.tasks):
-            await self.hand_over()
-
-    async def call(self, task: BackgroundTask) -> None:
-        if type(task) is self.inline:
-            await (task.func(*task.args, **task.kwargs) if task.kwargs else task.func(*task.args))
-        elif self.executor is None:
-            await task()
-        else:  # which the task learns by a context variable, since `__call__` takes no arguments
-            token = _inherited.set((task.func if isinstance(task.func, BackgroundTask) else task, self.executor))
-            try:
-                await task()
-            finally:
-                _inherited.reset(token)
+            await self.failed(task or self.container, exc, requests)
+        if self.group:
+            self.free += task is not None
+            if self.index < len(self.tasks):
+                await self.hand_over()
 
     async def failed(self, task: BackgroundTask, exc: Exception, requests: int) -> None:
         """Deal with a failure or raise it. More cancel requests than `requests`: this run is being cancelled."""
@@ -385,8 +375,10 @@ class _Trip(Executor):
     heard = False
     done = 0
 
-    def __init__(self, draw: Callable[[], BackgroundTask], context: Context, group: _Run | None = None) -> None:
-        self.draw, self.context, self.group = draw, context, group  # draw raises IndexError if nothing is left
+    def __init__(self, draw: Callable[[], BackgroundTask], run: _Run | None = None) -> None:
+        self.draw = draw  # gives the next task, or raises IndexError
+        self.group = run if run is not None and run.group else None
+        self.context = self.group.context if self.group else copy_context()
         self.loop = asyncio.get_running_loop()
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
@@ -395,11 +387,10 @@ class _Trip(Executor):
 
     async def go(self, executor: Executor | None) -> None:
         """Go and come back: afterwards no thread is running any of it, however often the caller is cancelled."""
-        self.executor = executor or _pool()
+        self.executor, foreign = executor or _pool(), _is_foreign(executor)
         if _cancel_requests():
             await asyncio.sleep(0)  # a cancellation still to be delivered comes here, not disguised as a dropped call
         requests = _cancel_requests()
-        foreign = _is_foreign(executor)
         try:
             if foreign:  # run_in_executor would hang on a StopIteration (3.11, 3.12)
                 self.task = task = self.draw()
@@ -436,10 +427,9 @@ class _Trip(Executor):
 
     def run(self) -> None:
         """What the thread does."""
-        group = self.group
+        group, until = self.group, monotonic() + _TURN
         if group is not None:
             self.loop.call_soon_threadsafe(group.heard, self)
-        until = monotonic() + _TURN
         with suppress(IndexError):
             while self.cancelled is None:
                 task = self.draw()
