@@ -1,0 +1,218 @@
+"""The module in the frameworks that take `background=`, each served by uvicorn and called over a socket."""
+
+import asyncio
+import itertools
+import socket
+import sys
+from collections import Counter
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from apps.serving import PATIENCE, Server, serving, snippet, until
+
+FRAMEWORKS = ["starlette", "fastapi", "lilya", "ravyn", "litestar"]
+HEADINGS = ["Starlette", "FastAPI", "Lilya", "Esmerald / Ravyn", "Litestar"]
+KINDS = {"async": ["a"], "sync": ["b"], "in-order": ["a", "b", "c"], "as-group": ["a", "b", "c"]}
+INJECTED = {  # in FastAPI, the tasks that run
+    "with-ours-added": ["theirs", "a", "b", "c"],
+    "with-ours-in-the-response": ["a", "b", "c"],  # its rule: such a response replaces what was injected
+    "into-ours": ["a", "b", "c", "theirs"],
+}
+UVICORN = (sys.executable, "-m", "uvicorn", "--host", "127.0.0.1", "--port", "0")
+names = (f"request {number}" for number in itertools.count())
+
+
+class Request:
+    """One request, or several under one name, to a framework's app: its journal and its tasks' release."""
+
+    def __init__(self, server: Server, client: httpx.Client) -> None:
+        self.server = server
+        self.client = client
+        self.headers = {"x-request-name": next(names)}
+
+    def post(self, path: str) -> httpx.Response:
+        return self.client.post(path, headers=self.headers)
+
+    def journal(self) -> list[str]:
+        return self.client.get("/journal", headers=self.headers).json()
+
+    def release(self) -> None:
+        self.client.get("/release", headers=self.headers).raise_for_status()
+
+    def journal_with(self, event: str, times: int = 1) -> list[str]:
+        until(lambda: self.journal().count(event) >= times, f"{times} times {event!r} in {self.journal()}")
+        return self.journal()
+
+    def ended(self) -> list[str]:
+        """The journal without the two events that every request has."""
+        return [
+            event for event in self.journal_with("request ended") if event not in ("response sent", "request ended")
+        ]
+
+
+@pytest.fixture(scope="module", params=FRAMEWORKS)
+def server(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    with serving(folder, *UVICORN, "--factory", f"apps.frameworks:{request.param}") as server:
+        server.framework = request.param
+        yield server
+
+
+@pytest.fixture
+def request_to(server):
+    # uvicorn closes the connection of a request that fails after its response: none is used for a second request.
+    limits = httpx.Limits(max_keepalive_connections=0)
+    with httpx.Client(base_url=server.url, limits=limits, timeout=PATIENCE, trust_env=False) as client:
+        yield lambda: Request(server, client)
+
+
+def is_created(response: httpx.Response) -> bool:
+    return response.is_success and response.json() == {"message": "Created"}
+
+
+def begun_and_ended(*tasks: str) -> list[str]:
+    return [f"{task} {event}" for task in tasks for event in ("began", "ended")]
+
+
+@pytest.mark.parametrize("heading", HEADINGS)
+def test_the_example_of_the_readme_runs_its_tasks_after_the_response(heading, tmp_path):
+    (tmp_path / "example.py").write_text(snippet(heading))
+    user = {"email": "ada@example.org", "password": "secret"}
+    with serving(tmp_path, *UVICORN, "example:app") as server:
+        response = httpx.post(f"{server.url}/register", json=user, timeout=PATIENCE, trust_env=False)
+        assert response.status_code == 201
+        assert is_created(response)
+        assert server.prints("mail: Account created", times=1)
+        assert not (tmp_path / "log.txt").exists()
+
+        response = httpx.post(f"{server.url}/register-and-log", json=user, timeout=PATIENCE, trust_env=False)
+        assert response.status_code == 201
+        assert is_created(response)
+        log = tmp_path / "log.txt"
+        until(lambda: log.exists() and log.read_text().startswith("Notification sent @ "), "the line in log.txt")
+        assert server.prints("mail: Account created", times=2)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_client_has_the_whole_response_while_the_task_is_still_held(request_to, kind):
+    request = request_to()
+    assert is_created(request.post(f"/held/{kind}"))
+    first = KINDS[kind][0]
+    assert request.journal_with(f"{first} began")[:2] == ["response sent", f"{first} began"]
+    if kind == "as-group":
+        until(lambda: sum("began" in event for event in request.journal()) == 3, "all tasks of the group at work")
+    assert not [event for event in request.journal() if "ended" in event]
+
+    request.release()
+    journal = request.journal_with("request ended")
+    assert journal[-1] == "request ended"
+    if kind == "as-group":
+        assert sorted(journal[1:-1]) == sorted(begun_and_ended(*KINDS[kind]))
+    else:
+        assert journal[1:-1] == begun_and_ended(*KINDS[kind])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_shared_instance_serves_200_concurrent_requests_and_runs_200_times(server, request_to, kind):
+    request = request_to()
+
+    async def post_all() -> list[httpx.Response]:
+        limits = httpx.Limits(max_connections=None)
+        async with httpx.AsyncClient(limits=limits, timeout=PATIENCE, trust_env=False) as client:
+            url = f"{server.url}/held/{kind}"
+            return await asyncio.gather(*(client.post(url, headers=request.headers) for _ in range(200)))
+
+    responses = asyncio.run(post_all())
+    assert all(is_created(response) for response in responses)
+    while_held = Counter(request.journal())
+    assert while_held["response sent"] == 200
+    assert not [event for event in while_held if "ended" in event]
+
+    request.release()
+    runs = Counter(request.journal_with("request ended", times=200))
+    assert runs == dict.fromkeys(["response sent", *begun_and_ended(*KINDS[kind]), "request ended"], 200)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_failing_task_is_logged_under_its_name_and_the_server_goes_on(server, request_to, kind):
+    def logged() -> int:
+        named = "raised by BackgroundTask(apps.frameworks.fail{})"
+        return server.printed().count(named.format("_in_thread" if kind == "sync" else ""))
+
+    before = logged()
+    request = request_to()
+    assert is_created(request.post(f"/fail/{kind}"))
+    request.journal_with("request ended")
+    until(lambda: logged() > before, f"the name of the failed task in\n{server.printed()[-3000:]}")
+    assert "ConnectionError: " in server.printed()
+
+    request = request_to()
+    assert is_created(request.post("/context/async"))
+    assert request.ended() == [f"a signed {request.headers['x-request-name']}"]
+
+
+@pytest.mark.parametrize("moment", ["before the response", "during the response"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_client_that_disconnects_early_does_not_lose_the_task(server, request_to, kind, moment):
+    request = request_to()
+    where = urlsplit(server.url)
+    headers = request.headers | {"host": where.netloc, "x-leaves": moment, "content-length": "0"}
+    head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    with socket.create_connection((where.hostname, where.port), timeout=PATIENCE) as client:
+        client.sendall(f"POST /held/{kind} HTTP/1.1\r\n{head}\r\n".encode())
+        if moment == "during the response":
+            received = b""
+            while b'{"mess' not in received:
+                received += client.recv(1024)
+            assert b"}" not in received
+    request.journal_with(f"{KINDS[kind][0]} began")
+    request.release()
+
+    journal = request.journal_with("request ended")
+    assert journal[:2] == ["client left", "response sent"]
+    assert sorted(journal[2:-1]) == sorted(begun_and_ended(*KINDS[kind]))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_tasks_see_the_context_variables_that_middleware_and_endpoint_have_set(request_to, kind):
+    for _ in range(2):
+        request = request_to()
+        assert is_created(request.post(f"/context/{kind}"))
+        signed = f"signed {request.headers['x-request-name']}"
+        assert sorted(request.ended()) == [f"{task} {signed}" for task in KINDS[kind]]
+
+
+def test_our_containers_run_inside_the_frameworks_own(server, request_to):
+    ways = {"added": 2, "listed": 2, "wrapped": 1}
+    if server.framework == "litestar":
+        del ways["added"]  # its container has no add_task
+    for way, containers in ways.items():
+        request = request_to()
+        assert is_created(request.post(f"/theirs/{way}"))
+        request.journal_with("a began")
+        request.release()
+        assert Counter(request.ended()) == dict.fromkeys(begun_and_ended("a", "b", "c"), containers), way
+
+
+@pytest.mark.parametrize("server", ["fastapi"], indirect=True)
+@pytest.mark.parametrize("where", INJECTED)
+def test_tasks_injected_by_fastapi_run_beside_ours(request_to, where):
+    request = request_to()
+    assert is_created(request.post(f"/injected/{where}"))
+    assert [event.split()[0] for event in request.ended()] == INJECTED[where]
+
+
+@pytest.mark.parametrize("server", ["ravyn"], indirect=True)
+def test_ravyn_runs_ours_wherever_it_runs_its_own(request_to):
+    def ran(task: str, returned: str) -> bool:
+        request = request_to()
+        created = is_created(request.post(f"/returns/{task}/{returned}"))
+        return created and len(request.ended()) == 1
+
+    for returned in ["data", "response", "response-with-it", "container"]:
+        assert ran("ours", returned) == ran("theirs", returned), returned
+    assert ran("ours", "data")
+    assert ran("ours", "response-with-it")
+    assert ran("theirs", "container-with-it")
+    assert ran("ours-wrapped", "container-with-it")
