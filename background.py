@@ -197,6 +197,7 @@ class _Run:
     """One run of a container, in order or as a group. On leaving it, the failures that it has collected are raised."""
 
     group: asyncio.TaskGroup | None = None
+    parent: asyncio.Task[Any] | None = None
     failing = filling = False
     index = 0  # of the next task; those added meanwhile stand behind it
 
@@ -248,24 +249,26 @@ class _Run:
         return task
 
     async def as_group(self) -> None:
-        self.context, self.parent = copy_context(), asyncio.current_task()
         if _cancel_requests():
             await asyncio.sleep(0)  # a cancellation still to be delivered comes before anything begins
-        self.requests = _cancel_requests()
+        self.parent, self.requests, self.context = asyncio.current_task(), _cancel_requests(), copy_context()
         self.waiting: deque[BackgroundTask] = deque()  # sync tasks, for the next thread to draw
         self.queued: set[_Trip] = set()  # trips that no thread has begun
         try:
             # Whoever ends begins what comes next. A task that is cancelled before its first step cannot: should it have
             # been the last one, the group is entered again.
             while (self.index < len(self.tasks) or self.waiting) and not self.stopping():
-                self.free, self.filling = self.container.limit or sys.maxsize, False
+                self.free = self.container.limit or sys.maxsize
                 self.queued.clear()
                 async with asyncio.TaskGroup() as self.group:
-                    self.fill()
+                    self.begin(self.fill(), _name(self.container))
         except BaseExceptionGroup as group:
             if self.container.fail_fast:
                 raise
             self.failures.extend(group.exceptions)
+        finally:
+            if self.failing and self.parent is not None and sys.version_info < (3, 13):
+                self.parent.uncancel()  # which TaskGroup forgets, having cancelled it to wake it up
 
     def stopping(self) -> bool:
         return self.failing or (self.parent is not None and self.parent.cancelling() > self.requests)
@@ -273,31 +276,25 @@ class _Run:
     def begin(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
         self.context.run(cast(asyncio.TaskGroup, self.group).create_task, coroutine, name=name)
 
-    def fill(self) -> None:
+    async def fill(self) -> None:
         """Begin the next tasks of the group, as many as the limit leaves free, letting the loop in every millisecond."""
-        if self.filling or self.stopping():
-            return
-        self.filling, until = True, monotonic() + _TURN
-        while self.index < len(self.tasks) and self.free > 0 and not self.failing:
-            if monotonic() >= until:
-                self.begin(self.refill(), _name(self.container))
-                break
+        self.filling = True
+        await asyncio.sleep(0)  # what ends in the same step is then replaced together
+        until = monotonic() + _TURN
+        while self.index < len(self.tasks) and self.free > 0 and not self.stopping():
             task = self.tasks[self.index]
             self.index += 1
             self.free -= 1
             if type(task) is self.threaded and task.func is not task._async_func:
                 self.waiting.append(task)
             else:
-                self.begin(self.attend(task), _name(task.func if type(task) is self.inline else task))
-        else:
-            self.filling = False
+                self.begin(self.attend(task), _name(task))
+            if monotonic() >= until:
+                await asyncio.sleep(0)
+                until = monotonic() + _TURN
+        self.filling = False
         if not self.queued:
             self.send_trip()
-
-    async def refill(self) -> None:
-        await asyncio.sleep(0)
-        self.filling = False
-        self.fill()
 
     def send_trip(self) -> None:
         """Have a thread draw from the waiting tasks."""
@@ -336,11 +333,11 @@ class _Run:
         except Exception as exc:
             await self.failed(work.task or self.container if isinstance(work, _Trip) else work, exc, 0)
         except BaseException:
-            self.failing = True
+            self.failing = self.failing or not self.stopping()
             raise
         self.free += not isinstance(work, _Trip) or work.task is not None
-        if self.index < len(self.tasks):
-            self.fill()
+        if self.index < len(self.tasks) and not self.filling:
+            await self.fill()
 
     async def call(self, task: BackgroundTask) -> None:
         """Run a task through its `__call__`, which learns of the executor by a context variable."""
@@ -370,12 +367,7 @@ class _Run:
         if not self.container.fail_fast and _cancel_requests() <= requests:
             self.failures.append(exc)
             return
-        self.failing = True
-        if self.filling:
-            # An eager task that fails before TaskGroup.create_task has returned leaves a stray cancellation behind
-            # (3.12) or adds an error of TaskGroup's own (3.13), so it fails a step later.
-            with suppress(asyncio.CancelledError):
-                await asyncio.sleep(0)
+        self.failing = self.failing or not self.stopping()
         raise exc
 
 

@@ -777,7 +777,7 @@ class WhatMayBeRun(AsyncTestCase):
                 log = Log()
                 tasks = container([BackgroundTask(log.sync, 1), BackgroundTask(log.waiting, 1)])
                 for _ in range(3):
-                    asyncio.run(bounded(tasks()))
+                    asyncio.run(bounded(tasks()), debug=False)
                 self.assertEqual(len(log), 6)
 
     def test_one_instance_runs_on_the_event_loops_of_several_threads_at_once(self):
@@ -792,7 +792,7 @@ class WhatMayBeRun(AsyncTestCase):
             with self.subTest(mode), ThreadPoolExecutor(8) as pool:
                 log.clear()
                 tasks = container([BackgroundTask(log.sync, 1), BackgroundTask(log.waiting, 1)] * 5)
-                for run in [pool.submit(asyncio.run, bounded(many(tasks))) for _ in range(8)]:
+                for run in [pool.submit(asyncio.run, bounded(many(tasks)), debug=False) for _ in range(8)]:
                     run.result(SECONDS)
                 self.assertEqual(len(log), 8 * 5 * 10)
 
@@ -1200,6 +1200,27 @@ class Failures(AsyncTestCase):
         self.assertEqual(log, [3, 1])
         self.assertEqual([type(exc) for exc in group.exceptions], [ValueError, ExceptionGroup])
 
+    async def test_a_failed_nested_group_is_a_failure_like_any_other(self):
+        for func in (fails, fails_async, lambda: fails_async()):
+            for option in ({"fail_fast": False}, {"on_error": lambda *_: None}):
+                for mode, container in modes(**option):
+                    for limit in (None, 1):
+                        with self.subTest(mode, option=option, limit=limit):
+                            log = Log()
+                            inner = BackgroundTasks([BackgroundTask(func), BackgroundTask(int)], True, limit=limit)
+                            tasks = [inner, BackgroundTask(log.sync, 1), inner, BackgroundTask(log.sync, 2)]
+                            raised = await outcome(container(tasks)())
+                            self.assertEqual(len(leaves(raised)), 2 if "fail_fast" in option else 0)
+                            self.assertEqual(sorted(log), [1, 2])
+
+    async def test_a_group_that_has_failed_leaves_no_cancellation_behind(self):
+        for func in (fails, fails_async, Log().waiting):
+            args = () if func in (fails, fails_async) else (1, ValueError())
+            tasks = BackgroundTasks([BackgroundTask(func, *args), BackgroundTask(Door())], as_group=True)
+            self.assertIsInstance(await outcome(tasks()), ExceptionGroup)
+            self.assertEqual(asyncio.current_task().cancelling(), 0)
+            await asyncio.sleep(0)
+
     async def test_what_a_thread_raises_comes_out_as_the_same_object(self):
         for kind in CONCURRENT_ERRORS:
             for executor in (None, self.pool(), self.pool(kind=Elsewhere)):
@@ -1258,7 +1279,7 @@ class Failures(AsyncTestCase):
     def test_an_interrupt_passes_through_a_group_as_itself(self):
         for kind in (KeyboardInterrupt, SystemExit):
             for failing in self.failing(kind()):
-                with self.subTest(kind), asyncio.Runner() as runner:
+                with self.subTest(kind), asyncio.Runner(debug=False) as runner:
                     loop = runner.get_loop()
                     tasks = BackgroundTasks([failing, BackgroundTask(asyncio.sleep, SECONDS)], True, on_error=print)
                     run = loop.create_task(outcome(bounded(tasks())))

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from apps.serving import PATIENCE, Server, serving, snippet, until
+from apps.serving import CLIENT, PATIENCE, serving, snippet, until
 
 FRAMEWORKS = ["starlette", "fastapi", "lilya", "ravyn", "litestar"]
 HEADINGS = ["Starlette", "FastAPI", "Lilya", "Esmerald / Ravyn", "Litestar"]
@@ -26,8 +26,7 @@ names = (f"request {number}" for number in itertools.count())
 class Request:
     """One request, or several under one name, to a framework's app: its journal and its tasks' release."""
 
-    def __init__(self, server: Server, client: httpx.Client) -> None:
-        self.server = server
+    def __init__(self, client: httpx.Client) -> None:
         self.client = client
         self.headers = {"x-request-name": next(names)}
 
@@ -61,10 +60,7 @@ def server(request, tmp_path_factory):
 
 @pytest.fixture
 def request_to(server):
-    # uvicorn closes the connection of a request that fails after its response: none is used for a second request.
-    limits = httpx.Limits(max_keepalive_connections=0)
-    with httpx.Client(base_url=server.url, limits=limits, timeout=PATIENCE, trust_env=False) as client:
-        yield lambda: Request(server, client)
+    return lambda: Request(server.client)
 
 
 def is_created(response: httpx.Response) -> bool:
@@ -80,13 +76,13 @@ def test_the_example_of_the_readme_runs_its_tasks_after_the_response(heading, tm
     (tmp_path / "example.py").write_text(snippet(heading))
     user = {"email": "ada@example.org", "password": "secret"}
     with serving(tmp_path, *UVICORN, "example:app") as server:
-        response = httpx.post(f"{server.url}/register", json=user, timeout=PATIENCE, trust_env=False)
+        response = server.client.post("/register", json=user)
         assert response.status_code == 201
         assert is_created(response)
         assert server.prints("mail: Account created", times=1)
         assert not (tmp_path / "log.txt").exists()
 
-        response = httpx.post(f"{server.url}/register-and-log", json=user, timeout=PATIENCE, trust_env=False)
+        response = server.client.post("/register-and-log", json=user)
         assert response.status_code == 201
         assert is_created(response)
         log = tmp_path / "log.txt"
@@ -117,14 +113,18 @@ def test_the_client_has_the_whole_response_while_the_task_is_still_held(request_
 def test_one_shared_instance_serves_200_concurrent_requests_and_runs_200_times(server, request_to, kind):
     request = request_to()
 
-    async def post_all() -> list[httpx.Response]:
-        limits = httpx.Limits(max_connections=None)
-        async with httpx.AsyncClient(limits=limits, timeout=PATIENCE, trust_env=False) as client:
-            url = f"{server.url}/held/{kind}"
-            return await asyncio.gather(*(client.post(url, headers=request.headers) for _ in range(200)))
+    async def post(times: int) -> None:
+        async with httpx.AsyncClient(
+            base_url=server.url, limits=httpx.Limits(max_connections=None), **CLIENT
+        ) as client:
+            posts = (client.post(f"/held/{kind}", headers=request.headers) for _ in range(times))
+            assert all(is_created(response) for response in await asyncio.gather(*posts))
 
-    responses = asyncio.run(post_all())
-    assert all(is_created(response) for response in responses)
+    async def post_200_times() -> None:
+        # One client's pool needs a time that grows with the square of its connections.
+        await asyncio.gather(*(post(20) for _ in range(10)))
+
+    asyncio.run(post_200_times())
     while_held = Counter(request.journal())
     assert while_held["response sent"] == 200
     assert not [event for event in while_held if "ended" in event]

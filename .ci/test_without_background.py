@@ -3,7 +3,6 @@
 import signal
 import sys
 
-import httpx
 import pytest
 from apps.serving import PATIENCE, serving, snippet
 
@@ -16,10 +15,8 @@ POOL = 40  # threads of the module: as many sync tasks run at a time, the others
 def test_all_50_started_tasks_finish_before_a_terminated_server_exits(heading, kind, tmp_path):
     (tmp_path / "example.py").write_text(snippet(heading))
     with serving(tmp_path, sys.executable, "-m", "apps.interrupted", kind) as server:
-        with httpx.Client(base_url=server.url, timeout=PATIENCE, trust_env=False) as client:
-            for _ in range(50):
-                response = client.post("/register")
-                assert response.status_code == 201
+        for _ in range(50):
+            assert server.client.post("/register").status_code == 201
         server.prints("mail begun", times=POOL if kind == "sync" else 50)
         assert "drain begun" not in server.printed()
 
@@ -39,7 +36,7 @@ def test_all_50_started_tasks_finish_before_a_terminated_server_exits(heading, k
 def test_the_example_of_the_readme_sends_its_mail(heading, tmp_path):
     (tmp_path / "example.py").write_text(snippet(heading))
     with serving(tmp_path, sys.executable, "-m", "apps.interrupted", "unchanged") as server:
-        response = httpx.post(f"{server.url}/register", timeout=PATIENCE, trust_env=False)
+        response = server.client.post("/register")
         assert response.status_code == 201
         assert not response.content or response.json() == {"message": "Created"}
         assert server.prints("mail: Account created", times=1)

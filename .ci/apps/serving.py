@@ -2,16 +2,24 @@
 
 import os
 import re
+import ssl
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
+
+import httpx
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / ".ci" / "snippets-frameworks.md"
-PATIENCE = 20.0  # seconds after which a wait fails
+PATIENCE = 30.0  # seconds after which a wait fails
+CLIENT: dict[str, Any] = {
+    "timeout": PATIENCE,
+    "trust_env": False,
+    "verify": ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),  # never used, but the default reads all certificates
+}
 
 T = TypeVar("T")
 
@@ -37,12 +45,14 @@ def until(observe: Callable[[], T], what: str) -> T:
 
 
 class Server:
-    """A running server: where it listens, what it has printed, and its process."""
+    """A running server: where it listens, a client for it, what it has printed, and its process."""
 
     def __init__(self, process: "subprocess.Popen[bytes]", log: Path) -> None:
         self.process = process
         self.log = log
-        self.url = until(self.announced_url, f"the server's address in\n{log.read_text()}")
+        self.url = until(self.announced_url, f"the server's address in {log}")
+        # uvicorn closes the connection of a request that fails after its response: none is used for a second request.
+        self.client = httpx.Client(base_url=self.url, limits=httpx.Limits(max_keepalive_connections=0), **CLIENT)
 
     def announced_url(self) -> str | None:
         printed = self.printed()
@@ -67,7 +77,9 @@ def serving(folder: Path, *command: str) -> Iterator[Server]:
     with log.open("wb") as printed:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=printed, stderr=subprocess.STDOUT)
     try:
-        yield Server(process, log)
+        server = Server(process, log)
+        with server.client:
+            yield server
     finally:
         process.kill()
         process.wait()
