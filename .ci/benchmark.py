@@ -375,8 +375,8 @@ def lines(big: int) -> list[Line]:
     group, unlimited, trips, over = "`TaskGroup`", "`TaskGroup`, no limit", f"{TRIP} each", f"`TaskGroup` over {TRIP}"
     default, a_partial = "default executor", "`functools.partial`"
     ten, partials = "list of 10 partials", "list of partials"
-    make, make_sync = partial(making, func=nothing_async, number=5_000), partial(making, func=nothing, number=5_000)
-    fill, fill_sync = partial(making, func=nothing_async, number=500), partial(making, func=nothing, number=500)
+    make, make_sync = partial(making, func=nothing_async, number=1_000), partial(making, func=nothing, number=1_000)
+    fill, fill_sync = partial(making, func=nothing_async, number=100), partial(making, func=nothing, number=100)
     bytes_1, bytes_1_key = partial(queued_bytes, args=(1,)), partial(queued_bytes, args=(1,), key=1)
     grow, big_small, limit_100 = partial(growth, big=big), ("groups", nothing_async, big, 1_000), (sleep_0, big, 100)
     handed_over, per_task = "handed over as a group", f"time per task, group of {big:,} over group of 1,000, no-op"
