@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: MIT
-# Copyright (c) 2026 The background.py authors
-# Copy this file into your project; keep this notice. Provided "as is", without warranty of any kind.
+# Copyright (c) 2026 The background.py authors. Copy this file; keep this notice. "As is", without any warranty.
 # pyright: reportPrivateUsage=false
 """Background tasks for asyncio in one file: a call kept for later, and a container of them, run in order or as a group.
 
-A `BackgroundTask` keeps a call until it is awaited (by a framework, after the response) or started. Async functions run
-on the event loop, all others in threads. A `BackgroundTasks` runs its tasks in order, and the first failure stops the
-rest; or concurrently, and the first failure cancels the others. A cancelled run begins nothing more, waits for the
-functions that threads are running, and drops no error.
+A task runs when it is awaited (by a framework, after the response) or started: an async function on the event loop, any
+other in a thread. In order, the first failure stops the rest; in a group, it cancels the others. A cancelled run begins
+nothing more, waits for the functions that threads are running, and drops no error.
 """
 
 from __future__ import annotations
@@ -23,7 +21,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import ContextVar, copy_context
-from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE, CO_GENERATOR
+from operator import length_hint
 from time import monotonic
 from types import FunctionType
 from typing import Any, Final, ParamSpec, cast
@@ -37,13 +35,11 @@ class BackgroundTask:
     """A call kept for later: `await task()` runs `func(*args, **kwargs)` and returns None, any number of times.
 
         task = BackgroundTask(send_email, "ada@example.org", subject="Welcome")
-        await task()
 
-    An async function runs on the event loop; any other callable in a thread, in a copy of the caller's context, and an
-    awaitable that it returns is then awaited on the loop. Raises TypeError, when the task is made, for what cannot be
-    run: something not callable, a coroutine object, a generator function. A failure is raised as it is, with a note
-    that names the function; only a StopIteration or asyncio.CancelledError of a sync function, which no coroutine can
-    raise, comes as a RuntimeError from it.
+    An async function runs on the event loop, any other callable in a thread, in a copy of the caller's context; if that
+    returns an awaitable, it is then awaited on the loop. Raises TypeError, when made, for what is not callable, for a
+    coroutine object and for a generator function. A failure is raised as it is, with a note that names the function;
+    only a StopIteration or asyncio.CancelledError of a sync function comes as the cause of a RuntimeError.
 
     Cancellation: an async function is cancelled; a function still queued for a thread never begins. One that a thread
     is running cannot be stopped: the `await` ends when the function has ended, with its exception if it failed.
@@ -68,7 +64,7 @@ class BackgroundTask:
             if self.func is self._async_func:
                 await (self.func(*self.args, **self.kwargs) if self.kwargs else self.func(*self.args))
             else:
-                await _Trip([self].pop).go(_inherited_executor(self))
+                await _Trip(self).go(_executor_for(self))
         except Exception as exc:
             _add_note(exc, self)
             raise
@@ -76,8 +72,8 @@ class BackgroundTask:
     def start(self) -> asyncio.Task[None]:
         """Run it now, in the background of the running event loop; returns the asyncio.Task, named after the function.
 
-        The asyncio.Task is kept referenced until it ends; cancel it to cancel the work. A failure that nobody awaits
-        is reported by asyncio ("exception was never retrieved"). Raises RuntimeError where no event loop is running.
+        It is kept referenced until it ends; cancel it to cancel the work. A failure that nobody awaits is reported by
+        asyncio ("exception was never retrieved"). Raises RuntimeError where no event loop is running.
         """
         loop = asyncio.get_running_loop()
         mark, context = object(), copy_context()
@@ -96,7 +92,6 @@ class BackgroundTasks(BackgroundTask):
 
         tasks = BackgroundTasks(on_error=lambda task, exc: log.error("%r failed", task, exc_info=exc))
         tasks.add_task(send_email, "ada@example.org")
-        await tasks()
 
     tasks: any iterable of BackgroundTask; it is copied. as_group: whether `await tasks()` runs them concurrently.
     limit: how many tasks of a group run at a time, from 1; None: all. fail_fast: whether a failure stops the run; if
@@ -140,8 +135,7 @@ class BackgroundTasks(BackgroundTask):
 
     def __getstate__(self) -> object:  # for copy and pickle: all but `func`
         members, slots = cast("tuple[Any, dict[str, Any]]", super().__getstate__())
-        del slots["func"]
-        return members, {**slots, "tasks": list(self.tasks)}
+        return members, {name: slots[name] for name in slots if name != "func"} | {"tasks": list(self.tasks)}
 
     def add_task(self, /, func: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
         """Append BackgroundTask(func, *args, **kwargs); raises what that raises."""
@@ -150,7 +144,7 @@ class BackgroundTasks(BackgroundTask):
     async def run_single(self) -> None:
         """Run the tasks one after the other. The first failure stops the run and is raised as it is."""
         with _Run(self) as run:
-            await run.in_order()
+            await run.work(run.source)
 
     async def run_as_group(self) -> None:
         """Run the tasks concurrently, on asyncio.TaskGroup: they begin in order, at most `limit` running at a time.
@@ -158,7 +152,7 @@ class BackgroundTasks(BackgroundTask):
         The first failure cancels the others; all failures are raised in one ExceptionGroup.
         """
         with _Run(self) as run:
-            await run.as_group()
+            await run.in_group()
 
     async def __call__(self) -> None:
         """Run the tasks, as a group if `as_group`, otherwise one after the other."""
@@ -177,34 +171,29 @@ async def drain() -> None:
     loop, marks = asyncio.get_running_loop(), _marks.get()
     _draining.extend(marks)
     try:
-        while pending := {
-            task for mark, task in _started.copy().items()
-            if task is not None and task.get_loop() is loop and not task.done() and not (marks and mark in _draining)
-        }:  # fmt: skip
+        while pending := [
+            t for m, t in _started.copy().items() if t and t.get_loop() is loop and not (t.done() or (marks and m in _draining))
+        ]:
             await asyncio.wait(pending)
     finally:
         for mark in marks:
             _draining.remove(mark)
 
 
-_started: Final[dict[object, asyncio.Task[None] | None]] = {}
-_draining: Final[list[object]] = []  # the marks of started tasks from inside of which drain() is called
-# The marks of the started tasks that a context is inside of. (The tasks themselves would be cycles and delay a report.)
-_marks: Final = ContextVar[tuple[object, ...]]("background_marks", default=())
-
-
 class _Run:
     """One run of a container, in order or as a group. On leaving it, the failures that it has collected are raised."""
 
     group: asyncio.TaskGroup | None = None
-    parent: asyncio.Task[Any] | None = None
     failing = filling = False
-    index = 0  # of the next task; those added meanwhile stand behind it
+    index = 0  # of the group's next task; those added meanwhile stand behind it
+    put_back: BackgroundTask | None = None
 
     def __init__(self, container: BackgroundTasks) -> None:
-        self.container, self.tasks = container, container.tasks
+        self.container, self.tasks, self.source = container, container.tasks, iter(container.tasks)
         self.failures: list[BaseException] = []
-        self.executor = container.executor or _inherited_executor(container)
+        self.parent = cast("asyncio.Task[Any]", asyncio.current_task())
+        self.until, self.requests = monotonic() + _TURN, self.parent.cancelling()
+        self.executor = container.executor or _executor_for(container)
         # The type whose tasks need not go through `__call__`: none where it is patched.
         plain = BackgroundTask if BackgroundTask.__call__ is _original_call else None
         self.inline = plain if self.executor is None else None
@@ -219,135 +208,52 @@ class _Run:
         if self.failures and isinstance(exc, (Exception, asyncio.CancelledError, type(None))):
             raise BaseExceptionGroup("failures of background tasks", self.failures) from None
 
-    async def in_order(self) -> None:
-        tasks, inline, until = self.tasks, self.inline, monotonic() + _TURN
-        isolating = self.container.on_error is not None or not self.container.fail_fast
-        while self.index < len(tasks):
-            task = tasks[self.index]
-            requests = _cancel_requests() if isolating else 0
+    async def work(self, tasks: Iterable[BackgroundTask]) -> None:
+        """Run tasks one after the other: those of a sequence, or one of a group, which then begins what comes next."""
+        for task in tasks:
+            trip, requests = None, 0 if self.group else self.parent.cancelling()
             try:
-                if type(task) is inline and task.func is task._async_func:
-                    self.index += 1
+                if type(task) is self.inline and task.func is task._async_func:
                     await (task.func(*task.args, **task.kwargs) if task.kwargs else task.func(*task.args))
                 elif type(task) is self.threaded and task.func is not task._async_func:
-                    await _Trip(self.draw).go(self.executor)
-                else:
-                    self.index += 1
-                    await self.call(task)
+                    trip = _Trip(task, self)
+                    await trip.go(self.executor)
+                elif self.executor is None:
+                    await task()
+                else:  # which `__call__` learns by a context variable
+                    heir = task.func if isinstance(task.func, BackgroundTask) else task
+                    token = _inherited.set((heir, self.executor))
+                    try:
+                        await task()
+                    finally:
+                        _inherited.reset(token)
+            except asyncio.CancelledError:
+                if not self.group or _cancel_requests():
+                    raise
             except Exception as exc:
-                await self.failed(tasks[self.index - 1], exc, requests)
-            if monotonic() >= until:
+                await self.failed(trip.task if trip else task, exc, requests)
+            if self.group:
+                self.free += trip.done if trip else 1
+                if self.index < len(self.tasks) and not self.filling:
+                    await self.fill()
+            elif monotonic() >= self.until:
                 await asyncio.sleep(0)
-                until = monotonic() + _TURN
+                self.until = monotonic() + _TURN
+            if self.put_back:
+                task, self.put_back = self.put_back, None
+                await self.work((task,))
 
-    def draw(self) -> BackgroundTask:
-        """The next task of a sequence for the same thread."""
-        task = self.tasks[self.index]
-        if type(task) is not self.threaded or task.func is task._async_func:
-            raise IndexError
-        self.index += 1
-        return task
-
-    async def as_group(self) -> None:
-        if _cancel_requests():
-            await asyncio.sleep(0)  # a cancellation still to be delivered comes before anything begins
-        self.parent, self.requests, self.context = asyncio.current_task(), _cancel_requests(), copy_context()
-        self.waiting: deque[BackgroundTask] = deque()  # sync tasks, for the next thread to draw
-        self.queued: set[_Trip] = set()  # trips that no thread has begun
-        try:
-            # Whoever ends begins what comes next. A task that is cancelled before its first step cannot: should it have
-            # been the last one, the group is entered again.
-            while (self.index < len(self.tasks) or self.waiting) and not self.stopping():
-                self.free = self.container.limit or sys.maxsize
-                self.queued.clear()
-                async with asyncio.TaskGroup() as self.group:
-                    self.begin(self.fill(), _name(self.container))
-        except BaseExceptionGroup as group:
-            if self.container.fail_fast:
-                raise
-            self.failures.extend(group.exceptions)
-        finally:
-            if self.failing and self.parent is not None and sys.version_info < (3, 13):
-                self.parent.uncancel()  # which TaskGroup forgets, having cancelled it to wake it up
-
-    def stopping(self) -> bool:
-        return self.failing or (self.parent is not None and self.parent.cancelling() > self.requests)
-
-    def begin(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
-        self.context.run(cast(asyncio.TaskGroup, self.group).create_task, coroutine, name=name)
-
-    async def fill(self) -> None:
-        """Begin the next tasks of the group, as many as the limit leaves free, letting the loop in every millisecond."""
-        self.filling = True
-        await asyncio.sleep(0)  # what ends in the same step is then replaced together
-        until = monotonic() + _TURN
-        while self.index < len(self.tasks) and self.free > 0 and not self.stopping():
-            task = self.tasks[self.index]
-            self.index += 1
-            self.free -= 1
+    def take(self) -> BackgroundTask | None:
+        """One more task for a thread that has time left."""
+        if self.group:  # where a limit gives an order, a task taken here could overtake one on its way to a thread
+            with suppress(IndexError):
+                return None if self.container.limit else self.waiting.popleft()
+        elif length_hint(self.source):  # asked first, since an exhausted iterator would miss what is added later
+            task = next(self.source)
             if type(task) is self.threaded and task.func is not task._async_func:
-                self.waiting.append(task)
-            else:
-                self.begin(self.attend(task), _name(task))
-            if monotonic() >= until:
-                await asyncio.sleep(0)
-                until = monotonic() + _TURN
-        self.filling = False
-        if not self.queued:
-            self.send_trip()
-
-    def send_trip(self) -> None:
-        """Have a thread draw from the waiting tasks."""
-        if self.waiting and not self.stopping():
-            trip = _Trip(self.waiting.popleft, self)
-            self.queued.add(trip)
-            self.begin(self.attend(trip), _name(self.container))
-
-    def heard(self, trip: _Trip) -> None:
-        """A thread has begun the trip."""
-        # While functions hold the interpreter lock, the loop hears this when the trip is over: few threads stand in its
-        # way. While they block, it hears it at once, and sends another trip, until all threads are busy.
-        self.queued.discard(trip)
-        if not trip.call.done() and not self.queued:
-            self.send_trip()
-
-    def came_back(self, trip: _Trip) -> None:
-        self.queued.discard(trip)
-        self.free += trip.done
-        self.send_trip()  # which takes its place: the rest of this one may last, and set context variables
-        if trip.task is not None and (current := asyncio.current_task()) is not None:
-            current.set_name(_name(trip.task))
-
-    async def attend(self, work: BackgroundTask | _Trip) -> None:
-        """Do one piece of a group's work, then begin what comes next."""
-        try:
-            if isinstance(work, _Trip):
-                await work.go(self.executor)
-            elif type(work) is self.inline:
-                await (work.func(*work.args, **work.kwargs) if work.kwargs else work.func(*work.args))
-            else:
-                await self.call(work)
-        except asyncio.CancelledError:
-            if _cancel_requests():
-                raise
-        except Exception as exc:
-            await self.failed(work.task or self.container if isinstance(work, _Trip) else work, exc, 0)
-        except BaseException:
-            self.failing = self.failing or not self.stopping()
-            raise
-        self.free += not isinstance(work, _Trip) or work.task is not None
-        if self.index < len(self.tasks) and not self.filling:
-            await self.fill()
-
-    async def call(self, task: BackgroundTask) -> None:
-        """Run a task through its `__call__`, which learns of the executor by a context variable."""
-        if self.executor is None:
-            return await task()
-        token = _inherited.set((task.func if isinstance(task.func, BackgroundTask) else task, self.executor))
-        try:
-            await task()
-        finally:
-            _inherited.reset(token)
+                return task
+            self.put_back = task
+        return None
 
     async def failed(self, task: BackgroundTask, exc: Exception, requests: int) -> None:
         """Deal with a failure or raise it. More cancel requests than `requests`: this run is being cancelled."""
@@ -364,26 +270,84 @@ class _Run:
                 pass  # a handler that is cancelled has not dealt with the failure
             except Exception as raised:
                 exc = raised
-        if not self.container.fail_fast and _cancel_requests() <= requests:
-            self.failures.append(exc)
-            return
-        self.failing = self.failing or not self.stopping()
-        raise exc
+        if self.container.fail_fast or _cancel_requests() > requests:
+            self.failing = self.failing or not self.stopping()
+            raise exc
+        self.failures.append(exc)
+
+    async def in_group(self) -> None:
+        self.context = copy_context()
+        self.waiting: deque[BackgroundTask] = deque()  # sync tasks, for the next thread to draw
+        try:
+            # Whoever ends begins what comes next. A task that is cancelled before its first step cannot: should it have
+            # been the last one, the group is entered again.
+            while (self.index < len(self.tasks) or self.waiting) and not self.stopping():
+                self.free = self.container.limit or sys.maxsize
+                self.queued = 0  # trips that no thread has begun
+                async with asyncio.TaskGroup() as self.group:
+                    self.begin(self.fill(), self.container)
+        except BaseExceptionGroup as group:
+            if self.container.fail_fast:
+                raise
+            self.failures.extend(group.exceptions)
+        finally:
+            if self.failing and sys.version_info < (3, 13):
+                self.parent.uncancel()  # which TaskGroup forgets, having cancelled it to wake it up
+
+    def stopping(self) -> bool:
+        return self.failing or self.parent.cancelling() > self.requests
+
+    def begin(self, coroutine: Coroutine[Any, Any, None], named_after: object) -> None:
+        self.context.run(cast(asyncio.TaskGroup, self.group).create_task, coroutine, name=_name(named_after))
+
+    async def fill(self) -> None:
+        """Begin the next tasks of a group, as many as the limit leaves free, and let the loop in every millisecond."""
+        self.filling = True
+        await asyncio.sleep(0)  # what ends in the same step is then replaced together
+        until = monotonic() + _TURN
+        while self.index < len(self.tasks) and self.free > 0 and not self.stopping():
+            task = self.tasks[self.index]
+            self.index += 1
+            self.free -= 1
+            if type(task) is self.threaded and task.func is not task._async_func:
+                self.waiting.append(task)
+            else:
+                self.begin(self.work((task,)), task.func if type(task) is self.inline else task)
+            if monotonic() >= until:
+                await asyncio.sleep(0)
+                until = monotonic() + _TURN
+        self.filling = False
+        if not self.queued:
+            self.send_trip()
+
+    def send_trip(self) -> None:
+        if self.waiting and not self.stopping():
+            self.queued += 1
+            task = self.waiting.popleft()
+            self.begin(self.work((task,)), task)
+
+    def heard(self, trip: _Trip) -> None:
+        # While functions hold the interpreter lock, the loop hears that a thread has begun a trip when that is over:
+        # few threads stand in its way. While they block, it hears at once and sends two more, until all are busy.
+        self.queued -= 1
+        trip.heard = True
+        if not trip.call.done() and not self.queued:
+            self.send_trip()
+            self.send_trip()
 
 
 class _Trip:
     """One trip to a thread, which calls functions there for a millisecond, or until the loop has to do something."""
 
-    task: BackgroundTask | None = None  # the one that the loop has to finish
     failure: BaseException | None = None
-    result: Any = None  # an awaitable
+    result: Any = None
     cancelled: asyncio.CancelledError | None = None
+    heard = False
     done = 0
 
-    def __init__(self, draw: Callable[[], BackgroundTask], group: _Run | None = None) -> None:
-        self.draw = draw  # gives the next task, or raises IndexError
-        self.group = group
-        self.context = copy_context() if group is None else group.context
+    def __init__(self, task: BackgroundTask, run: _Run | None = None) -> None:
+        self.task, self.run = task, run
+        self.context = run.context if run and run.group else copy_context()
         self.loop = asyncio.get_running_loop()
 
     async def go(self, executor: Executor | None) -> None:
@@ -391,14 +355,14 @@ class _Trip:
         if _cancel_requests():
             await asyncio.sleep(0)  # a cancellation still to be delivered comes before anything begins
         # Not run_in_executor: its future, once cancelled, no longer tells whether the call is queued, running or done.
-        done, foreign = asyncio.Event(), _is_foreign(executor)
+        done, foreign, task, pid = asyncio.Event(), _is_foreign(executor), self.task, os.getpid()
         try:
             if foreign:
-                self.task = task = self.draw()
                 func = functools.partial(task.func, **task.kwargs) if task.kwargs else task.func
                 self.call: Future[Any] = cast(Executor, executor).submit(func, *task.args)
-            else:
-                self.call = (executor or _pool()).submit(self.run)
+            else:  # None: the pool of this process; a forked child has none of its parent's threads
+                pool = executor or _pools.get(pid) or _pools.setdefault(pid, ThreadPoolExecutor(40, "background"))
+                self.call = pool.submit(self.call_functions)
             self.call.add_done_callback(lambda _: self.loop.call_soon_threadsafe(done.set))
             while not done.is_set():
                 try:
@@ -411,12 +375,13 @@ class _Trip:
             if foreign and not self.call.cancelled():
                 self.failure = self.call.exception()
                 self.result = None if self.failure is not None else self.call.result()
-        except Exception as exc:  # the executor does not run the call: that is the failure of the next task
-            with suppress(IndexError):
-                self.task = self.task or self.draw()
-                self.failure = exc
-        if self.group is not None:
-            self.group.came_back(self)
+        except Exception as exc:
+            self.failure = exc
+        if self.run and self.run.group:
+            self.run.queued -= not self.heard
+            self.run.send_trip()  # in its place: the rest of this one may last, and set context variables
+            if self.task is not task and (current := asyncio.current_task()):
+                current.set_name(_name(self.task))
         if isinstance(self.failure, (StopIteration, asyncio.CancelledError)):
             raise RuntimeError(f"the function raised {type(self.failure).__name__}") from vars(self).pop("failure")
         if self.failure is not None:
@@ -429,38 +394,37 @@ class _Trip:
         if self.cancelled is not None:
             raise self.cancelled
 
-    def run(self) -> None:
-        """What the thread does."""
-        group, until = self.group, monotonic() + _TURN
-        if group is not None:
-            self.loop.call_soon_threadsafe(group.heard, self)
-        with suppress(IndexError):
-            while self.cancelled is None:
-                task = self.draw()
-                try:
-                    result = self.context.copy().run(task.func, *task.args, **task.kwargs)
-                except BaseException as exc:
-                    self.task, self.failure = task, exc
-                    return
-                if result is not None and inspect.isawaitable(result):
-                    self.task, self.result = task, result
-                    return
-                self.done += 1
-                if monotonic() >= until or (group is not None and (group.failing or group.index < len(group.tasks))):
-                    return
+    def call_functions(self) -> None:
+        run, task, until = self.run, cast("BackgroundTask | None", self.task), monotonic() + _TURN
+        if run and run.group:
+            self.loop.call_soon_threadsafe(run.heard, self)
+        while task and self.cancelled is None:
+            self.task = task
+            self.done += 1
+            try:
+                self.result = self.context.copy().run(task.func, *task.args, **task.kwargs)
+            except BaseException as exc:
+                self.failure = exc
+                return
+            if (self.result is not None and inspect.isawaitable(self.result)) or not run or monotonic() >= until:
+                return
+            if run.group and (run.failing or run.index < len(run.tasks)):
+                return
+            task = run.take()
 
 
 _TURN: Final = 0.001  # seconds for which a run may keep the event loop from other work
+_COROUTINE, _GENERATOR = inspect.CO_COROUTINE, inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
+_original_call: Final = BackgroundTask.__call__
 _pools: Final[dict[int, ThreadPoolExecutor]] = {}
 _inherited: Final = ContextVar[tuple[object, Executor | None]]("background_executor", default=(None, None))
+_started: Final[dict[object, asyncio.Task[None] | None]] = {}
+_draining: Final[list[object]] = []  # the marks of started tasks from inside of which drain() is called
+# The marks of the started tasks that a context is inside of. (The tasks themselves would be cycles and delay a report.)
+_marks: Final = ContextVar[tuple[object, ...]]("background_marks", default=())
 
 
-def _pool() -> ThreadPoolExecutor:
-    pid = os.getpid()  # a forked child has none of its parent's threads
-    return _pools.get(pid) or _pools.setdefault(pid, ThreadPoolExecutor(40, thread_name_prefix="background"))
-
-
-def _inherited_executor(task: BackgroundTask) -> Executor | None:
+def _executor_for(task: BackgroundTask) -> Executor | None:
     heir, executor = _inherited.get()
     return executor if heir is task else None
 
@@ -479,17 +443,16 @@ def _is_async(func: Any) -> bool:
     """Whether calling `func` gives a coroutine; TypeError if it cannot be called, or if that would run nothing."""
     if type(func) is FunctionType:  # nearly always, and ten times as fast as what follows
         flags = func.__code__.co_flags
-        if flags & CO_COROUTINE or not (flags & (CO_GENERATOR | CO_ASYNC_GENERATOR) or func.__dict__):
-            return bool(flags & CO_COROUTINE)
+        if flags & _COROUTINE or not (flags & _GENERATOR or func.__dict__):
+            return bool(flags & _COROUTINE)
     if not callable(func):
         if inspect.iscoroutine(func):
             func.close()
         way_out = "pass the function and its arguments, BackgroundTask(send, 1), not BackgroundTask(send(1))"
         raise TypeError(f"func must be callable, got a {type(func).__name__} object: {way_out}")
-    inner = func
-    while isinstance(inner, functools.partial):
-        inner = cast(Any, inner).func
-    for candidate in () if isinstance(inner, type) else (inner, type(inner).__call__):
+    while isinstance(func, functools.partial):
+        func = cast(Any, func).func
+    for candidate in () if isinstance(func, type) else (func, type(func).__call__):
         generates = inspect.isgeneratorfunction(candidate) or inspect.isasyncgenfunction(candidate)
         if generates and not candidate.__code__.co_flags & inspect.CO_ITERABLE_COROUTINE:
             raise TypeError(f"func must not be a generator function, got {_name(func)}: calling it runs nothing")
@@ -501,14 +464,13 @@ def _is_async(func: Any) -> bool:
 
 def _name(thing: Any) -> str:
     """The dotted name of a task's function, or of the class of an object without a name; a container's length."""
-    if isinstance(thing, BackgroundTasks):
-        return f"{type(thing).__name__}({len(thing.tasks)} tasks)"
-    if isinstance(thing, (BackgroundTask, functools.partial)):
-        return _name(cast(Any, thing).func)
+    while isinstance(thing, (BackgroundTask, functools.partial)):
+        if isinstance(thing, BackgroundTasks):
+            return f"{type(thing).__name__}({len(thing.tasks)} tasks)"
+        thing = cast(Any, thing).func
     if not isinstance(getattr(thing, "__qualname__", None), str):
         thing = cast(Any, type(thing))
-    module = getattr(thing, "__module__", None)
-    return f"{module}.{thing.__qualname__}" if isinstance(module, str) else str(thing.__qualname__)
+    return f"{thing.__module__}.{thing.__qualname__}" if isinstance(thing.__module__, str) else str(thing.__qualname__)
 
 
 def _add_note(exc: Exception, task: BackgroundTask) -> None:
@@ -516,6 +478,3 @@ def _add_note(exc: Exception, task: BackgroundTask) -> None:
     with suppress(Exception):  # an exception may refuse notes
         if note not in getattr(exc, "__notes__", ()):
             exc.add_note(note)
-
-
-_original_call = BackgroundTask.__call__

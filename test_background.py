@@ -1606,6 +1606,18 @@ class Cancellation(AsyncTestCase):
                     blocking.open()
                     self.assertEqual(leaves(await outcome(run)), [failure, failure])
 
+    async def test_failures_before_and_after_the_cancellation_are_raised_in_one_exception_group(self):
+        for mode, container in modes(fail_fast=False):
+            with self.subTest(mode):
+                before, after = ValueError(), KeyError()
+                door = Door(when_cancelled=after)
+                run = self.go(container([BackgroundTask(Log().coro, 1, before), BackgroundTask(door)]))
+                await door.reached()
+                await cancelled(run)
+                raised = await outcome(run)
+                self.assertIs(type(raised), ExceptionGroup)
+                self.assertEqual(raised.exceptions, (before, after))
+
     async def test_a_task_cancelled_before_its_first_step_never_begins(self):
         self.loop.set_task_factory(None)
         for mode, container in [("alone", None), *modes()]:
@@ -2037,12 +2049,12 @@ class Executors(AsyncTestCase):
                 self.assert_ran_in("background", "background")
 
     async def test_the_executor_is_not_that_of_the_same_task_elsewhere(self):
-        task = BackgroundTask(self.thread)
         for mode, container in modes(executor=self.pool(thread_name_prefix="own")):
-            with self.subTest(mode):
-                await container([task])()
-                await task()
-                self.assert_ran_in("own", "background")
+            for task in (BackgroundTask(self.thread), Single(self.thread), BackgroundTasks([Single(self.thread)])):
+                with self.subTest(mode, task=task):
+                    await container([task])()
+                    await task()
+                    self.assert_ran_in("own", "background")
 
     async def test_other_executors_get_only_the_function_and_its_arguments(self):
         for mode, container in modes():
@@ -2689,9 +2701,10 @@ class Shown(AsyncTestCase):
             names.append(asyncio.current_task().get_name())
 
         for limit in (None, 1):
-            names.clear()
-            await BackgroundTasks([BackgroundTask(named), BackgroundTask(named)], as_group=True, limit=limit)()
-            self.assertEqual(names, [f"{__name__}.{named.__qualname__}"] * 2)
+            for func in (named, lambda: named()):
+                names.clear()
+                await BackgroundTasks([BackgroundTask(func), BackgroundTask(func)], as_group=True, limit=limit)()
+                self.assertEqual(names, [f"{__name__}.{func.__qualname__}"] * 2)
 
     async def test_the_asyncio_task_of_a_nested_container_carries_its_name(self):
         names = []
@@ -2706,13 +2719,32 @@ class Shown(AsyncTestCase):
 
 if hasattr(asyncio, "eager_task_factory"):  # from Python 3.12 on
 
-    class Eager(AsyncTestCase):
+    class EagerLoop(AsyncTestCase):
         """The eager task factory runs the first step of an asyncio task before create_task returns."""
 
         async def asyncSetUp(self):
             await super().asyncSetUp()
             self.loop.set_task_factory(eager_task_factory)
 
+    class EagerFailures(EagerLoop, Failures):
+        pass
+
+    class EagerOnError(EagerLoop, OnError):
+        pass
+
+    class EagerCancellation(EagerLoop, Cancellation):
+        pass
+
+    class EagerGrowing(EagerLoop, Growing):
+        pass
+
+    class EagerExecutors(EagerLoop, Executors):
+        pass
+
+    class EagerDraining(EagerLoop, Draining):
+        pass
+
+    class Eager(EagerLoop):
         async def assert_not_cancelled(self):
             self.assertEqual(asyncio.current_task().cancelling(), 0)
             await asyncio.sleep(0)
