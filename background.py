@@ -186,13 +186,13 @@ class _Run:
     group: asyncio.TaskGroup | None = None
     failing = filling = False
     index = 0  # of the group's next task; those added meanwhile stand behind it
-    put_back: BackgroundTask | None = None
 
     def __init__(self, container: BackgroundTasks) -> None:
         self.container, self.tasks, self.source = container, container.tasks, iter(container.tasks)
         self.failures: list[BaseException] = []
         self.parent = cast("asyncio.Task[Any]", asyncio.current_task())
         self.until, self.requests = monotonic() + _TURN, self.parent.cancelling()
+        self.isolating = container.on_error is not None or not container.fail_fast
         self.executor = container.executor or _executor_for(container)
         # The type whose tasks need not go through `__call__`: none where it is patched.
         plain = BackgroundTask if BackgroundTask.__call__ is _original_call else None
@@ -211,7 +211,7 @@ class _Run:
     async def work(self, tasks: Iterable[BackgroundTask]) -> None:
         """Run tasks one after the other: those of a sequence, or one of a group, which then begins what comes next."""
         for task in tasks:
-            trip, requests = None, 0 if self.group else self.parent.cancelling()
+            trip, requests = None, self.parent.cancelling() if self.isolating and not self.group else 0
             try:
                 if type(task) is self.inline and task.func is task._async_func:
                     await (task.func(*task.args, **task.kwargs) if task.kwargs else task.func(*task.args))
@@ -236,24 +236,12 @@ class _Run:
                 self.free += trip.done if trip else 1
                 if self.index < len(self.tasks) and not self.filling:
                     await self.fill()
-            elif monotonic() >= self.until:
+                return
+            if monotonic() >= self.until:
                 await asyncio.sleep(0)
                 self.until = monotonic() + _TURN
-            if self.put_back:
-                task, self.put_back = self.put_back, None
-                await self.work((task,))
-
-    def take(self) -> BackgroundTask | None:
-        """One more task for a thread that has time left."""
-        if self.group:  # where a limit gives an order, a task taken here could overtake one on its way to a thread
-            with suppress(IndexError):
-                return None if self.container.limit else self.waiting.popleft()
-        elif length_hint(self.source):  # asked first, since an exhausted iterator would miss what is added later
-            task = next(self.source)
-            if type(task) is self.threaded and task.func is not task._async_func:
-                return task
-            self.put_back = task
-        return None
+            if trip and trip.put_back:
+                await self.work((trip.put_back,))
 
     async def failed(self, task: BackgroundTask, exc: Exception, requests: int) -> None:
         """Deal with a failure or raise it. More cancel requests than `requests`: this run is being cancelled."""
@@ -276,6 +264,8 @@ class _Run:
         self.failures.append(exc)
 
     async def in_group(self) -> None:
+        if _cancel_requests():
+            await asyncio.sleep(0)  # a cancellation still to be delivered comes before anything begins
         self.context = copy_context()
         self.waiting: deque[BackgroundTask] = deque()  # sync tasks, for the next thread to draw
         try:
@@ -285,7 +275,7 @@ class _Run:
                 self.free = self.container.limit or sys.maxsize
                 self.queued = 0  # trips that no thread has begun
                 async with asyncio.TaskGroup() as self.group:
-                    self.begin(self.fill(), self.container)
+                    self.group.create_task(self.fill(), name=_name(self.container))
         except BaseExceptionGroup as group:
             if self.container.fail_fast:
                 raise
@@ -297,25 +287,26 @@ class _Run:
     def stopping(self) -> bool:
         return self.failing or self.parent.cancelling() > self.requests
 
-    def begin(self, coroutine: Coroutine[Any, Any, None], named_after: object) -> None:
-        self.context.run(cast(asyncio.TaskGroup, self.group).create_task, coroutine, name=_name(named_after))
+    def begin(self, task: BackgroundTask) -> None:
+        name = _name(task.func if type(task) is BackgroundTask else task)
+        self.context.run(cast(Any, self.group).create_task, self.work((task,)), name=name)
 
     async def fill(self) -> None:
         """Begin the next tasks of a group, as many as the limit leaves free, and let the loop in every millisecond."""
-        self.filling = True
-        await asyncio.sleep(0)  # what ends in the same step is then replaced together
-        until = monotonic() + _TURN
-        while self.index < len(self.tasks) and self.free > 0 and not self.stopping():
+        self.filling, until = True, 0.0
+        while self.index < len(self.tasks) and self.free > 0 and not self.failing:
+            if monotonic() >= until:
+                await asyncio.sleep(0)  # at first, too: what ends in the same step is then replaced together
+                until = monotonic() + _TURN
+                if self.stopping():
+                    break
             task = self.tasks[self.index]
             self.index += 1
             self.free -= 1
             if type(task) is self.threaded and task.func is not task._async_func:
                 self.waiting.append(task)
             else:
-                self.begin(self.work((task,)), task.func if type(task) is self.inline else task)
-            if monotonic() >= until:
-                await asyncio.sleep(0)
-                until = monotonic() + _TURN
+                self.begin(task)
         self.filling = False
         if not self.queued:
             self.send_trip()
@@ -323,8 +314,7 @@ class _Run:
     def send_trip(self) -> None:
         if self.waiting and not self.stopping():
             self.queued += 1
-            task = self.waiting.popleft()
-            self.begin(self.work((task,)), task)
+            self.begin(self.waiting.popleft())
 
     def heard(self, trip: _Trip) -> None:
         # While functions hold the interpreter lock, the loop hears that a thread has begun a trip when that is over:
@@ -341,6 +331,7 @@ class _Trip:
 
     failure: BaseException | None = None
     result: Any = None
+    put_back: BackgroundTask | None = None  # taken, but not for a thread
     cancelled: asyncio.CancelledError | None = None
     heard = False
     done = 0
@@ -377,6 +368,8 @@ class _Trip:
                 self.result = None if self.failure is not None else self.call.result()
         except Exception as exc:
             self.failure = exc
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)  # an eager task fails a step later, when TaskGroup.create_task has returned
         if self.run and self.run.group:
             self.run.queued -= not self.heard
             self.run.send_trip()  # in its place: the rest of this one may last, and set context variables
@@ -410,7 +403,19 @@ class _Trip:
                 return
             if run.group and (run.failing or run.index < len(run.tasks)):
                 return
-            task = run.take()
+            task = self.take(run)
+
+    def take(self, run: _Run) -> BackgroundTask | None:
+        """One more task, as there is time left."""
+        if run.group:  # where a limit gives an order, a task taken here could overtake one on its way to a thread
+            with suppress(IndexError):
+                return None if run.container.limit else run.waiting.popleft()
+        elif length_hint(run.source):  # asked first, since an exhausted iterator would miss what is added later
+            task = next(run.source)
+            if type(task) is run.threaded and task.func is not task._async_func:
+                return task
+            self.put_back = task
+        return None
 
 
 _TURN: Final = 0.001  # seconds for which a run may keep the event loop from other work
