@@ -19,7 +19,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from contextvars import ContextVar, copy_context
 from operator import length_hint
 from time import monotonic
@@ -42,21 +42,17 @@ class BackgroundTask:
     only a StopIteration or asyncio.CancelledError of a sync function comes as the cause of a RuntimeError.
 
     Cancellation: an async function is cancelled; a function still queued for a thread never begins. One that a thread
-    is running cannot be stopped: the `await` ends when the function has ended, with its exception if it failed.
-    `asyncio.wait({task.start()}, timeout=seconds)` stops the waiting without stopping the work.
+    is running cannot be stopped: the `await` ends when it has ended, with its exception if it failed. To stop waiting
+    without stopping the work: `asyncio.wait({task.start()}, timeout=seconds)`.
     """
 
     __slots__ = ("__weakref__", "_async_func", "args", "func", "kwargs")
-    func: Callable[..., Any]
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    _async_func: Callable[..., Any] | None
 
     def __init__(self, /, func: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
-        self._async_func = func if _is_async(func) else None  # not a flag, which a `func` set later would belie
-        self.func = func
-        self.args = args
-        self.kwargs = kwargs
+        self.func: Callable[..., Any] = func
+        self.args: tuple[Any, ...] = args
+        self.kwargs: dict[str, Any] = kwargs
+        self._async_func: object = func if _is_async(func) else None  # not a flag, which a `func` set later would belie
 
     async def __call__(self) -> None:
         """Run the function. Where this is overridden or patched, containers still run each task through it."""
@@ -147,9 +143,9 @@ class BackgroundTasks(BackgroundTask):
             await run.work(run.source)
 
     async def run_as_group(self) -> None:
-        """Run the tasks concurrently, on asyncio.TaskGroup: they begin in order, at most `limit` running at a time.
+        """Run the tasks concurrently, on asyncio.TaskGroup; they begin in order, at most `limit` running at a time.
 
-        The first failure cancels the others; all failures are raised in one ExceptionGroup.
+        The first failure cancels the others, and all failures are raised in one ExceptionGroup.
         """
         with _Run(self) as run:
             await run.in_group()
@@ -172,7 +168,9 @@ async def drain() -> None:
     _draining.extend(marks)
     try:
         while pending := [
-            t for m, t in _started.copy().items() if t and t.get_loop() is loop and not (t.done() or (marks and m in _draining))
+            task
+            for mark, task in _started.copy().items()
+            if task and task.get_loop() is loop and not task.done() and not (marks and mark in _draining)
         ]:
             await asyncio.wait(pending)
     finally:
@@ -180,7 +178,7 @@ async def drain() -> None:
             _draining.remove(mark)
 
 
-class _Run:
+class _Run(AbstractContextManager["_Run"]):
     """One run of a container, in order or as a group. On leaving it, the failures that it has collected are raised."""
 
     group: asyncio.TaskGroup | None = None
@@ -199,13 +197,12 @@ class _Run:
         self.inline = plain if self.executor is None else None
         self.threaded = None if _is_foreign(self.executor) else plain
 
-    def __enter__(self) -> _Run:
-        return self
-
     def __exit__(self, kind: object, exc: BaseException | None, traceback: object) -> None:
-        if isinstance(exc, Exception) and not self.container.fail_fast:
+        if self.group and isinstance(exc, BaseExceptionGroup) and not self.container.fail_fast:
+            self.failures.extend(exc.exceptions)
+        elif isinstance(exc, Exception) and not self.container.fail_fast:
             self.failures.append(exc)
-        if self.failures and isinstance(exc, (Exception, asyncio.CancelledError, type(None))):
+        if self.failures and isinstance(exc, (Exception, BaseExceptionGroup, asyncio.CancelledError, type(None))):
             raise BaseExceptionGroup("failures of background tasks", self.failures) from None
 
     async def work(self, tasks: Iterable[BackgroundTask]) -> None:
@@ -221,19 +218,18 @@ class _Run:
                 elif self.executor is None:
                     await task()
                 else:  # which `__call__` learns by a context variable
-                    heir = task.func if isinstance(task.func, BackgroundTask) else task
-                    token = _inherited.set((heir, self.executor))
+                    _inherited.set((task.func if isinstance(task.func, BackgroundTask) else task, self.executor))
                     try:
                         await task()
                     finally:
-                        _inherited.reset(token)
+                        _inherited.set((None, None))
             except asyncio.CancelledError:
                 if not self.group or _cancel_requests():
                     raise
             except Exception as exc:
                 await self.failed(trip.task if trip else task, exc, requests)
             if self.group:
-                self.free += trip.done if trip else 1
+                self.free += (trip.done or 1) if trip else 1
                 if self.index < len(self.tasks) and not self.filling:
                     await self.fill()
                 return
@@ -276,10 +272,6 @@ class _Run:
                 self.queued = 0  # trips that no thread has begun
                 async with asyncio.TaskGroup() as self.group:
                     self.group.create_task(self.fill(), name=_name(self.container))
-        except BaseExceptionGroup as group:
-            if self.container.fail_fast:
-                raise
-            self.failures.extend(group.exceptions)
         finally:
             if self.failing and sys.version_info < (3, 13):
                 self.parent.uncancel()  # which TaskGroup forgets, having cancelled it to wake it up
@@ -294,12 +286,11 @@ class _Run:
     async def fill(self) -> None:
         """Begin the next tasks of a group, as many as the limit leaves free, and let the loop in every millisecond."""
         self.filling, until = True, 0.0
-        while self.index < len(self.tasks) and self.free > 0 and not self.failing:
+        while self.index < len(self.tasks) and self.free > 0 and not self.stopping():
             if monotonic() >= until:
                 await asyncio.sleep(0)  # at first, too: what ends in the same step is then replaced together
                 until = monotonic() + _TURN
-                if self.stopping():
-                    break
+                continue
             task = self.tasks[self.index]
             self.index += 1
             self.free -= 1
@@ -329,15 +320,12 @@ class _Run:
 class _Trip:
     """One trip to a thread, which calls functions there for a millisecond, or until the loop has to do something."""
 
-    failure: BaseException | None = None
-    result: Any = None
-    put_back: BackgroundTask | None = None  # taken, but not for a thread
-    cancelled: asyncio.CancelledError | None = None
-    heard = False
-    done = 0
-
     def __init__(self, task: BackgroundTask, run: _Run | None = None) -> None:
-        self.task, self.run = task, run
+        self.task, self.run, self.heard, self.done = task, run, False, 0
+        self.failure: BaseException | None = None
+        self.cancelled: asyncio.CancelledError | None = None
+        self.result: Any = None  # of the last function
+        self.put_back: BackgroundTask | None = None  # taken, but not one for a thread
         self.context = run.context if run and run.group else copy_context()
         self.loop = asyncio.get_running_loop()
 
@@ -364,17 +352,15 @@ class _Trip:
             if self.call.cancelled() and self.cancelled is None:
                 raise RuntimeError("the executor was shut down and dropped the call")
             if foreign and not self.call.cancelled():
-                self.failure = self.call.exception()
-                self.result = None if self.failure is not None else self.call.result()
-        except Exception as exc:
+                self.result = self.call.result()
+        except (Exception, asyncio.CancelledError) as exc:
             self.failure = exc
             with suppress(asyncio.CancelledError):
                 await asyncio.sleep(0)  # an eager task fails a step later, when TaskGroup.create_task has returned
         if self.run and self.run.group:
             self.run.queued -= not self.heard
             self.run.send_trip()  # in its place: the rest of this one may last, and set context variables
-            if self.task is not task and (current := asyncio.current_task()):
-                current.set_name(_name(self.task))
+            cast(Any, asyncio.current_task()).set_name(_name(self.task))
         if isinstance(self.failure, (StopIteration, asyncio.CancelledError)):
             raise RuntimeError(f"the function raised {type(self.failure).__name__}") from vars(self).pop("failure")
         if self.failure is not None:
@@ -401,9 +387,7 @@ class _Trip:
                 return
             if (self.result is not None and inspect.isawaitable(self.result)) or not run or monotonic() >= until:
                 return
-            if run.group and (run.failing or run.index < len(run.tasks)):
-                return
-            task = self.take(run)
+            task = None if run.group and (run.failing or run.index < len(run.tasks)) else self.take(run)
 
     def take(self, run: _Run) -> BackgroundTask | None:
         """One more task, as there is time left."""
@@ -475,7 +459,8 @@ def _name(thing: Any) -> str:
         thing = cast(Any, thing).func
     if not isinstance(getattr(thing, "__qualname__", None), str):
         thing = cast(Any, type(thing))
-    return f"{thing.__module__}.{thing.__qualname__}" if isinstance(thing.__module__, str) else str(thing.__qualname__)
+    module = getattr(thing, "__module__", None)
+    return f"{module}.{thing.__qualname__}" if isinstance(module, str) else str(thing.__qualname__)
 
 
 def _add_note(exc: Exception, task: BackgroundTask) -> None:
