@@ -11,17 +11,16 @@ nothing more, waits for the functions that threads are running, and drops no err
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import functools
 import inspect
 import os
 import sys
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent import futures
 from contextlib import AbstractContextManager, suppress
 from contextvars import ContextVar, copy_context
-from operator import length_hint
+from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE, CO_GENERATOR
 from time import monotonic
 from types import FunctionType
 from typing import Any, Final, ParamSpec, cast
@@ -42,8 +41,8 @@ class BackgroundTask:
     only a StopIteration or asyncio.CancelledError of a sync function comes as the cause of a RuntimeError.
 
     Cancellation: an async function is cancelled; a function still queued for a thread never begins. One that a thread
-    is running cannot be stopped: the `await` ends when it has ended, with its exception if it failed. To stop waiting
-    without stopping the work: `asyncio.wait({task.start()}, timeout=seconds)`.
+    is running cannot be stopped: the `await` ends when it has ended, with its exception if it failed.
+    `asyncio.wait({task.start()}, timeout=seconds)` stops the waiting without stopping the work.
     """
 
     __slots__ = ("__weakref__", "_async_func", "args", "func", "kwargs")
@@ -66,10 +65,10 @@ class BackgroundTask:
             raise
 
     def start(self) -> asyncio.Task[None]:
-        """Run it now, in the background of the running event loop; returns the asyncio.Task, named after the function.
+        """Run it now, in the background of the running event loop; RuntimeError if there is none.
 
-        It is kept referenced until it ends; cancel it to cancel the work. A failure that nobody awaits is reported by
-        asyncio ("exception was never retrieved"). Raises RuntimeError where no event loop is running.
+        Returns the asyncio.Task, named after the function and kept referenced until it ends. Cancel it to cancel the
+        work. A failure that nobody awaits is reported by asyncio ("exception was never retrieved").
         """
         loop = asyncio.get_running_loop()
         mark, context = object(), copy_context()
@@ -80,7 +79,7 @@ class BackgroundTask:
         return started
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({_name(self)})"
+        return _name(self) if isinstance(self, BackgroundTasks) else f"{type(self).__name__}({_name(self)})"
 
 
 class BackgroundTasks(BackgroundTask):
@@ -96,7 +95,6 @@ class BackgroundTasks(BackgroundTask):
     it raises is the task's failure instead. executor: runs the sync functions, those of nested containers without one
     included; None: a pool of 40 threads. A ThreadPoolExecutor gets the context too, any other only the function and its
     arguments, as pickles where it has other processes. Raises TypeError or ValueError for what is none of this.
-
     A task may add tasks to the container that runs it, from a thread too: they run in the same run.
 
     Cancellation: what has not begun never begins, what runs ends as in BackgroundTask. A run that is being cancelled
@@ -108,7 +106,7 @@ class BackgroundTasks(BackgroundTask):
     def __init__(
         self, tasks: Iterable[BackgroundTask] | None = None, as_group: bool = False, *, limit: int | None = None,
         fail_fast: bool = True, on_error: Callable[[BackgroundTask, Exception], object] | None = None,
-        executor: Executor | None = None,
+        executor: futures.Executor | None = None,
     ) -> None:  # fmt: skip
         self.tasks: list[BackgroundTask] = [] if tasks is None else list(tasks)
         for item in self.tasks:
@@ -143,19 +141,14 @@ class BackgroundTasks(BackgroundTask):
             await run.work(run.source)
 
     async def run_as_group(self) -> None:
-        """Run the tasks concurrently, on asyncio.TaskGroup; they begin in order, at most `limit` running at a time.
-
-        The first failure cancels the others, and all failures are raised in one ExceptionGroup.
-        """
+        """Run the tasks concurrently, on asyncio.TaskGroup: begun in order, at most `limit` at a time. The first
+        failure cancels the others; all failures are raised in one ExceptionGroup."""
         with _Run(self) as run:
             await run.in_group()
 
     async def __call__(self) -> None:
         """Run the tasks, as a group if `as_group`, otherwise one after the other."""
         await self.func()
-
-    def __repr__(self) -> str:
-        return _name(self)
 
 
 async def drain() -> None:
@@ -168,10 +161,9 @@ async def drain() -> None:
     _draining.extend(marks)
     try:
         while pending := [
-            task
-            for mark, task in _started.copy().items()
+            task for mark, task in _started.copy().items()
             if task and task.get_loop() is loop and not task.done() and not (marks and mark in _draining)
-        ]:
+        ]:  # fmt: skip
             await asyncio.wait(pending)
     finally:
         for mark in marks:
@@ -187,37 +179,34 @@ class _Run(AbstractContextManager["_Run"]):
 
     def __init__(self, container: BackgroundTasks) -> None:
         self.container, self.tasks, self.source = container, container.tasks, iter(container.tasks)
-        self.failures: list[BaseException] = []
+        self.failures: list[Any] = []
         self.parent = cast("asyncio.Task[Any]", asyncio.current_task())
         self.until, self.requests = monotonic() + _TURN, self.parent.cancelling()
-        self.isolating = container.on_error is not None or not container.fail_fast
-        self.executor = container.executor or _executor_for(container)
-        # The type whose tasks need not go through `__call__`: none where it is patched.
-        plain = BackgroundTask if BackgroundTask.__call__ is _original_call else None
+        self.executor = _executor_for(container, container.executor)
+        plain = BackgroundTask if BackgroundTask.__call__ is _original_call else None  # patched, it must be called
         self.inline = plain if self.executor is None else None
         self.threaded = None if _is_foreign(self.executor) else plain
 
     def __exit__(self, kind: object, exc: BaseException | None, traceback: object) -> None:
-        if self.group and isinstance(exc, BaseExceptionGroup) and not self.container.fail_fast:
-            self.failures.extend(exc.exceptions)
-        elif isinstance(exc, Exception) and not self.container.fail_fast:
-            self.failures.append(exc)
-        if self.failures and isinstance(exc, (Exception, BaseExceptionGroup, asyncio.CancelledError, type(None))):
+        if self.failing and self.group and sys.version_info < (3, 13):
+            self.parent.uncancel()  # which TaskGroup forgets, having cancelled it to wake it up
+        if isinstance(exc, BaseExceptionGroup if self.group else Exception) and not self.container.fail_fast:
+            self.failures.extend(cast(Any, exc).exceptions if self.group else [exc])
+            exc = None
+        if self.failures and (exc is None or isinstance(exc, asyncio.CancelledError)):
             raise BaseExceptionGroup("failures of background tasks", self.failures) from None
 
     async def work(self, tasks: Iterable[BackgroundTask]) -> None:
         """Run tasks one after the other: those of a sequence, or one of a group, which then begins what comes next."""
         for task in tasks:
-            trip, requests = None, self.parent.cancelling() if self.isolating and not self.group else 0
+            trip, requests = None, 0 if self.group else self.parent.cancelling()
             try:
                 if type(task) is self.inline and task.func is task._async_func:
                     await (task.func(*task.args, **task.kwargs) if task.kwargs else task.func(*task.args))
                 elif type(task) is self.threaded and task.func is not task._async_func:
                     trip = _Trip(task, self)
                     await trip.go(self.executor)
-                elif self.executor is None:
-                    await task()
-                else:  # which `__call__` learns by a context variable
+                else:  # its `__call__` learns of the executor by a context variable
                     _inherited.set((task.func if isinstance(task.func, BackgroundTask) else task, self.executor))
                     try:
                         await task()
@@ -243,10 +232,9 @@ class _Run(AbstractContextManager["_Run"]):
         """Deal with a failure or raise it. More cancel requests than `requests`: this run is being cancelled."""
         if type(task) is BackgroundTask:
             _add_note(exc, task)
-        on_error = self.container.on_error
-        if on_error is not None and _cancel_requests() <= requests:
+        if self.container.on_error is not None and _cancel_requests() <= requests:
             try:
-                handled = on_error(task, exc)
+                handled = self.container.on_error(task, exc)
                 if inspect.isawaitable(handled):
                     await handled
                 return
@@ -264,17 +252,12 @@ class _Run(AbstractContextManager["_Run"]):
             await asyncio.sleep(0)  # a cancellation still to be delivered comes before anything begins
         self.context = copy_context()
         self.waiting: deque[BackgroundTask] = deque()  # sync tasks, for the next thread to draw
-        try:
-            # Whoever ends begins what comes next. A task that is cancelled before its first step cannot: should it have
-            # been the last one, the group is entered again.
-            while (self.index < len(self.tasks) or self.waiting) and not self.stopping():
-                self.free = self.container.limit or sys.maxsize
-                self.queued = 0  # trips that no thread has begun
-                async with asyncio.TaskGroup() as self.group:
-                    self.group.create_task(self.fill(), name=_name(self.container))
-        finally:
-            if self.failing and sys.version_info < (3, 13):
-                self.parent.uncancel()  # which TaskGroup forgets, having cancelled it to wake it up
+        # A task that is cancelled before its first step begins no other: the group is then entered again.
+        while (self.index < len(self.tasks) or self.waiting) and not self.stopping():
+            self.free = self.container.limit or sys.maxsize
+            self.queued = 0  # trips that no thread has begun
+            async with asyncio.TaskGroup() as self.group:
+                self.group.create_task(self.fill(), name=_name(self.container))
 
     def stopping(self) -> bool:
         return self.failing or self.parent.cancelling() > self.requests
@@ -310,8 +293,7 @@ class _Run(AbstractContextManager["_Run"]):
     def heard(self, trip: _Trip) -> None:
         # While functions hold the interpreter lock, the loop hears that a thread has begun a trip when that is over:
         # few threads stand in its way. While they block, it hears at once and sends two more, until all are busy.
-        self.queued -= 1
-        trip.heard = True
+        self.queued, trip.heard = self.queued - 1, True
         if not trip.call.done() and not self.queued:
             self.send_trip()
             self.send_trip()
@@ -322,14 +304,10 @@ class _Trip:
 
     def __init__(self, task: BackgroundTask, run: _Run | None = None) -> None:
         self.task, self.run, self.heard, self.done = task, run, False, 0
-        self.failure: BaseException | None = None
-        self.cancelled: asyncio.CancelledError | None = None
-        self.result: Any = None  # of the last function
-        self.put_back: BackgroundTask | None = None  # taken, but not one for a thread
-        self.context = run.context if run and run.group else copy_context()
-        self.loop = asyncio.get_running_loop()
+        self.failure = self.cancelled = self.result = self.put_back = cast(Any, None)  # what is left for the loop
+        self.loop, self.context = asyncio.get_running_loop(), run.context if run and run.group else copy_context()
 
-    async def go(self, executor: Executor | None) -> None:
+    async def go(self, executor: futures.Executor | None) -> None:
         """Go and come back, however often the caller is cancelled; then do on the loop what is left to do there."""
         if _cancel_requests():
             await asyncio.sleep(0)  # a cancellation still to be delivered comes before anything begins
@@ -338,10 +316,11 @@ class _Trip:
         try:
             if foreign:
                 func = functools.partial(task.func, **task.kwargs) if task.kwargs else task.func
-                self.call: Future[Any] = cast(Executor, executor).submit(func, *task.args)
-            else:  # None: the pool of this process; a forked child has none of its parent's threads
-                pool = executor or _pools.get(pid) or _pools.setdefault(pid, ThreadPoolExecutor(40, "background"))
-                self.call = pool.submit(self.call_functions)
+                self.call: futures.Future[Any] = cast(Any, executor).submit(func, *task.args)
+            else:
+                if executor is None:  # a forked child has none of its parent's threads
+                    executor = _pools.get(pid) or _pools.setdefault(pid, futures.ThreadPoolExecutor(40, "background"))
+                self.call = executor.submit(self.call_functions)
             self.call.add_done_callback(lambda _: self.loop.call_soon_threadsafe(done.set))
             while not done.is_set():
                 try:
@@ -357,9 +336,10 @@ class _Trip:
             self.failure = exc
             with suppress(asyncio.CancelledError):
                 await asyncio.sleep(0)  # an eager task fails a step later, when TaskGroup.create_task has returned
-        if self.run and self.run.group:
-            self.run.queued -= not self.heard
-            self.run.send_trip()  # in its place: the rest of this one may last, and set context variables
+        run, self.run = self.run, None  # the thread may hold on to this trip for a moment
+        if run and run.group:
+            run.queued -= not self.heard
+            run.send_trip()  # in its place: the rest of this one may last, and set context variables
             cast(Any, asyncio.current_task()).set_name(_name(self.task))
         if isinstance(self.failure, (StopIteration, asyncio.CancelledError)):
             raise RuntimeError(f"the function raised {type(self.failure).__name__}") from vars(self).pop("failure")
@@ -385,7 +365,7 @@ class _Trip:
             except BaseException as exc:
                 self.failure = exc
                 return
-            if (self.result is not None and inspect.isawaitable(self.result)) or not run or monotonic() >= until:
+            if not run or monotonic() >= until or (self.result is not None and inspect.isawaitable(self.result)):
                 return
             task = None if run.group and (run.failing or run.index < len(run.tasks)) else self.take(run)
 
@@ -394,7 +374,7 @@ class _Trip:
         if run.group:  # where a limit gives an order, a task taken here could overtake one on its way to a thread
             with suppress(IndexError):
                 return None if run.container.limit else run.waiting.popleft()
-        elif length_hint(run.source):  # asked first, since an exhausted iterator would miss what is added later
+        elif cast(Any, run.source).__length_hint__():  # exhausted, it would miss what is added later
             task = next(run.source)
             if type(task) is run.threaded and task.func is not task._async_func:
                 return task
@@ -403,25 +383,24 @@ class _Trip:
 
 
 _TURN: Final = 0.001  # seconds for which a run may keep the event loop from other work
-_COROUTINE, _GENERATOR = inspect.CO_COROUTINE, inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 _original_call: Final = BackgroundTask.__call__
-_pools: Final[dict[int, ThreadPoolExecutor]] = {}
-_inherited: Final = ContextVar[tuple[object, Executor | None]]("background_executor", default=(None, None))
+_pools: Final[dict[int, futures.ThreadPoolExecutor]] = {}
+_inherited: Final = ContextVar[tuple[object, futures.Executor | None]]("background_executor", default=(None, None))
 _started: Final[dict[object, asyncio.Task[None] | None]] = {}
 _draining: Final[list[object]] = []  # the marks of started tasks from inside of which drain() is called
 # The marks of the started tasks that a context is inside of. (The tasks themselves would be cycles and delay a report.)
 _marks: Final = ContextVar[tuple[object, ...]]("background_marks", default=())
 
 
-def _executor_for(task: BackgroundTask) -> Executor | None:
-    heir, executor = _inherited.get()
-    return executor if heir is task else None
+def _executor_for(task: BackgroundTask, own: futures.Executor | None = None) -> futures.Executor | None:
+    heir, inherited = _inherited.get()
+    return inherited if own is None and heir is task else own
 
 
-def _is_foreign(executor: Executor | None) -> bool:
+def _is_foreign(executor: futures.Executor | None) -> bool:
     """Whether no task, context or lock can follow: to other processes or, from 3.14, other interpreters."""
-    interpreters = getattr(concurrent.futures, "InterpreterPoolExecutor", ())
-    return executor is not None and (not isinstance(executor, ThreadPoolExecutor) or isinstance(executor, interpreters))
+    interpreters = getattr(futures, "InterpreterPoolExecutor", ())
+    return not isinstance(executor, (futures.ThreadPoolExecutor, type(None))) or isinstance(executor, interpreters)
 
 
 def _cancel_requests() -> int:
@@ -432,8 +411,8 @@ def _is_async(func: Any) -> bool:
     """Whether calling `func` gives a coroutine; TypeError if it cannot be called, or if that would run nothing."""
     if type(func) is FunctionType:  # nearly always, and ten times as fast as what follows
         flags = func.__code__.co_flags
-        if flags & _COROUTINE or not (flags & _GENERATOR or func.__dict__):
-            return bool(flags & _COROUTINE)
+        if flags & CO_COROUTINE or not (flags & (CO_GENERATOR | CO_ASYNC_GENERATOR) or func.__dict__):
+            return flags & CO_COROUTINE > 0
     if not callable(func):
         if inspect.iscoroutine(func):
             func.close()
@@ -464,7 +443,6 @@ def _name(thing: Any) -> str:
 
 
 def _add_note(exc: Exception, task: BackgroundTask) -> None:
-    note = f"raised by {task!r}"
     with suppress(Exception):  # an exception may refuse notes
-        if note not in getattr(exc, "__notes__", ()):
+        if (note := f"raised by {task!r}") not in getattr(exc, "__notes__", ()):
             exc.add_note(note)

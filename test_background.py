@@ -2207,7 +2207,8 @@ class Executors(AsyncTestCase):
 
             signal.alarm(60)
             task = BackgroundTask(lambda: os.write(1, f"{threading.current_thread().name}\\n".encode()))
-            asyncio.run(task())
+            barrier = threading.Barrier(40)
+            asyncio.run(BackgroundTasks([BackgroundTask(barrier.wait, 60) for _ in range(40)], as_group=True)())
             child = os.fork()
             for as_group in (False, True):
                 asyncio.run(BackgroundTasks([task], as_group)())
@@ -2216,7 +2217,7 @@ class Executors(AsyncTestCase):
         """
         # From 3.12 on Python warns of a fork beside threads.
         lines = run_python("-W", "ignore", "-c", inspect.cleandoc(script)).split()
-        self.assertEqual([line.rpartition("_")[0] for line in lines], ["background"] * 5)
+        self.assertEqual([line.rpartition("_")[0] for line in lines], ["background"] * 4)
 
 
 class Processes(AsyncTestCase):
@@ -2703,7 +2704,8 @@ class Shown(AsyncTestCase):
         for limit in (None, 1):
             for func in (named, lambda: named()):
                 names.clear()
-                await BackgroundTasks([BackgroundTask(func), BackgroundTask(func)], as_group=True, limit=limit)()
+                tasks = [BackgroundTask(each) for each in (func, int, func, int)]
+                await BackgroundTasks(tasks, as_group=True, limit=limit)()
                 self.assertEqual(names, [f"{__name__}.{func.__qualname__}"] * 2)
 
     async def test_the_asyncio_task_of_a_nested_container_carries_its_name(self):
