@@ -21,7 +21,7 @@ from concurrent import futures
 from contextlib import AbstractContextManager, suppress
 from contextvars import ContextVar, copy_context
 from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE, CO_GENERATOR
-from time import monotonic
+from time import monotonic, thread_time
 from types import FunctionType
 from typing import Any, Final, ParamSpec, cast
 
@@ -174,12 +174,12 @@ class _Run(AbstractContextManager["_Run"]):
     """One run of a container, in order or as a group. On leaving it, the failures that it has collected are raised."""
 
     group: asyncio.TaskGroup | None = None
-    failing = filling = False
-    index = 0  # of the group's next task; those added meanwhile stand behind it
+    index, failing, filling = 0, False, False  # index: of the group's next task; those added meanwhile stand behind it
 
     def __init__(self, container: BackgroundTasks) -> None:
         self.container, self.tasks, self.source = container, container.tasks, iter(container.tasks)
         self.failures: list[Any] = []
+        self.isolating = container.on_error is not None or not container.fail_fast
         self.parent = cast("asyncio.Task[Any]", asyncio.current_task())
         self.until, self.requests = monotonic() + _TURN, self.parent.cancelling()
         self.executor = _executor_for(container, container.executor)
@@ -199,7 +199,7 @@ class _Run(AbstractContextManager["_Run"]):
     async def work(self, tasks: Iterable[BackgroundTask]) -> None:
         """Run tasks one after the other: those of a sequence, or one of a group, which then begins what comes next."""
         for task in tasks:
-            trip, requests = None, 0 if self.group else self.parent.cancelling()
+            trip, requests = None, self.parent.cancelling() if self.isolating and not self.group else 0
             try:
                 if type(task) is self.inline and task.func is task._async_func:
                     await (task.func(*task.args, **task.kwargs) if task.kwargs else task.func(*task.args))
@@ -248,15 +248,12 @@ class _Run(AbstractContextManager["_Run"]):
         self.failures.append(exc)
 
     async def in_group(self) -> None:
-        if _cancel_requests():
-            await asyncio.sleep(0)  # a cancellation still to be delivered comes before anything begins
-        self.context = copy_context()
-        self.waiting: deque[BackgroundTask] = deque()  # sync tasks, for the next thread to draw
+        self.context, self.waiting = copy_context(), deque[BackgroundTask]()  # sync tasks, for the next thread to draw
         # A task that is cancelled before its first step begins no other: the group is then entered again.
         while (self.index < len(self.tasks) or self.waiting) and not self.stopping():
-            self.free = self.container.limit or sys.maxsize
-            self.queued = 0  # trips that no thread has begun
+            self.free, self.queued = self.container.limit or sys.maxsize, 0  # queued: trips that no thread has begun
             async with asyncio.TaskGroup() as self.group:
+                await asyncio.sleep(0)  # a cancellation still to be delivered comes before anything begins
                 self.group.create_task(self.fill(), name=_name(self.container))
 
     def stopping(self) -> bool:
@@ -300,10 +297,11 @@ class _Run(AbstractContextManager["_Run"]):
 
 
 class _Trip:
-    """One trip to a thread, which calls functions there for a millisecond, or until the loop has to do something."""
+    """One trip to a thread, which computes there for a millisecond at most, or until the loop has to do something."""
 
     def __init__(self, task: BackgroundTask, run: _Run | None = None) -> None:
-        self.task, self.run, self.heard, self.done = task, run, False, 0
+        self.task: Any = task
+        self.run, self.heard, self.done = run, False, 0
         self.failure = self.cancelled = self.result = self.put_back = cast(Any, None)  # what is left for the loop
         self.loop, self.context = asyncio.get_running_loop(), run.context if run and run.group else copy_context()
 
@@ -354,27 +352,28 @@ class _Trip:
             raise self.cancelled
 
     def call_functions(self) -> None:
-        run, task, until = self.run, cast("BackgroundTask | None", self.task), monotonic() + _TURN
+        run, task, until, spent = self.run, self.task, monotonic() + _TURN, thread_time() + _TURN
         if run and run.group:
             self.loop.call_soon_threadsafe(run.heard, self)
-        while task and self.cancelled is None:
-            self.task = task
-            self.done += 1
-            try:
-                self.result = self.context.copy().run(task.func, *task.args, **task.kwargs)
-            except BaseException as exc:
-                self.failure = exc
-                return
-            if not run or monotonic() >= until or (self.result is not None and inspect.isawaitable(self.result)):
-                return
-            task = None if run.group and (run.failing or run.index < len(run.tasks)) else self.take(run)
+        with suppress(IndexError):  # where another thread took the last task
+            while task and self.cancelled is None:
+                self.task = task
+                self.done += 1
+                try:
+                    self.result = self.context.copy().run(task.func, *task.args, **task.kwargs)
+                except BaseException as exc:
+                    self.failure = exc
+                    return
+                if not run or (self.result is not None and inspect.isawaitable(self.result)):
+                    return
+                if monotonic() >= until and thread_time() >= spent:  # while it blocks, the loop does not feel it
+                    return
+                task = None if run.group and (run.failing or run.index < len(run.tasks)) else self.take(run)
 
     def take(self, run: _Run) -> BackgroundTask | None:
-        """One more task, as there is time left."""
         if run.group:  # where a limit gives an order, a task taken here could overtake one on its way to a thread
-            with suppress(IndexError):
-                return None if run.container.limit else run.waiting.popleft()
-        elif cast(Any, run.source).__length_hint__():  # exhausted, it would miss what is added later
+            return None if run.container.limit or not run.waiting else run.waiting.popleft()
+        if cast(Any, run.source).__length_hint__():  # exhausted, it would miss what is added later
             task = next(run.source)
             if type(task) is run.threaded and task.func is not task._async_func:
                 return task
@@ -399,8 +398,8 @@ def _executor_for(task: BackgroundTask, own: futures.Executor | None = None) -> 
 
 def _is_foreign(executor: futures.Executor | None) -> bool:
     """Whether no task, context or lock can follow: to other processes or, from 3.14, other interpreters."""
-    interpreters = getattr(futures, "InterpreterPoolExecutor", ())
-    return not isinstance(executor, (futures.ThreadPoolExecutor, type(None))) or isinstance(executor, interpreters)
+    threads = executor is None or isinstance(executor, futures.ThreadPoolExecutor)
+    return not threads or (sys.version_info >= (3, 14) and isinstance(executor, futures.InterpreterPoolExecutor))
 
 
 def _cancel_requests() -> int:
@@ -432,6 +431,8 @@ def _is_async(func: Any) -> bool:
 
 def _name(thing: Any) -> str:
     """The dotted name of a task's function, or of the class of an object without a name; a container's length."""
+    if type(thing) is FunctionType:
+        return f"{thing.__module__}.{thing.__qualname__}"
     while isinstance(thing, (BackgroundTask, functools.partial)):
         if isinstance(thing, BackgroundTasks):
             return f"{type(thing).__name__}({len(thing.tasks)} tasks)"

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 MODULE = ROOT / "background.py"
 CONSUMER = ROOT / ".ci" / "typing_consumer.py"
 FRAMEWORKS = ROOT / ".ci" / "typing_frameworks.py"
-PAGE_WITH_TYPE_CHECKERS = ROOT / ".ci" / "snippets-typing.md"
+README = ROOT / "README.md"
 
 USE = textwrap.dedent(
     """
@@ -278,7 +278,7 @@ def test_type_checkers_refuse_ours_as_background_of_a_framework_unless_wrapped(
 
 
 def documented_block() -> str:
-    section = PAGE_WITH_TYPE_CHECKERS.read_text().split("### Type checkers\n", 1)[1].split("\n#", 1)[0]
+    section = README.read_text().split("### Type checkers\n", 1)[1].split("\n#", 1)[0]
     (block,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
     return str(block)
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import httpx
 
 ROOT = Path(__file__).parents[2]
-README = ROOT / ".ci" / "snippets-frameworks.md"
+README = ROOT / "README.md"
 PATIENCE = 30.0  # seconds after which a wait fails
 CLIENT: dict[str, Any] = {
     "timeout": PATIENCE,
