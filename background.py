@@ -179,7 +179,6 @@ class _Run(AbstractContextManager["_Run"]):
     def __init__(self, container: BackgroundTasks) -> None:
         self.container, self.tasks, self.source = container, container.tasks, iter(container.tasks)
         self.failures: list[Any] = []
-        self.isolating = container.on_error is not None or not container.fail_fast
         self.parent = cast("asyncio.Task[Any]", asyncio.current_task())
         self.until, self.requests = monotonic() + _TURN, self.parent.cancelling()
         self.executor = _executor_for(container, container.executor)
@@ -199,7 +198,7 @@ class _Run(AbstractContextManager["_Run"]):
     async def work(self, tasks: Iterable[BackgroundTask]) -> None:
         """Run tasks one after the other: those of a sequence, or one of a group, which then begins what comes next."""
         for task in tasks:
-            trip, requests = None, self.parent.cancelling() if self.isolating and not self.group else 0
+            trip, self.requests = None, self.requests if self.group else self.parent.cancelling()
             try:
                 if type(task) is self.inline and task.func is task._async_func:
                     await (task.func(*task.args, **task.kwargs) if task.kwargs else task.func(*task.args))
@@ -213,10 +212,10 @@ class _Run(AbstractContextManager["_Run"]):
                     finally:
                         _inherited.set((None, None))
             except asyncio.CancelledError:
-                if not self.group or _cancel_requests():
+                if not self.group or self.stopping():
                     raise
             except Exception as exc:
-                await self.failed(trip.task if trip else task, exc, requests)
+                await self.failed(trip.task if trip else task, exc)
             if self.group:
                 self.free += (trip.done or 1) if trip else 1
                 if self.index < len(self.tasks) and not self.filling:
@@ -225,14 +224,15 @@ class _Run(AbstractContextManager["_Run"]):
             if monotonic() >= self.until:
                 await asyncio.sleep(0)
                 self.until = monotonic() + _TURN
-            if trip and trip.put_back:
+            if trip and trip.put_back is not None:
                 await self.work((trip.put_back,))
 
-    async def failed(self, task: BackgroundTask, exc: Exception, requests: int) -> None:
-        """Deal with a failure or raise it. More cancel requests than `requests`: this run is being cancelled."""
+    async def failed(self, task: BackgroundTask, exc: Exception) -> None:
+        if sys.version_info < (3, 13) and not self.group and isinstance(exc, BaseExceptionGroup):
+            self.requests += not isinstance(task, BackgroundTasks)  # of the function's own TaskGroup: see __exit__
         if type(task) is BackgroundTask:
             _add_note(exc, task)
-        if self.container.on_error is not None and _cancel_requests() <= requests:
+        if self.container.on_error is not None and not self.stopping():
             try:
                 handled = self.container.on_error(task, exc)
                 if inspect.isawaitable(handled):
@@ -242,7 +242,7 @@ class _Run(AbstractContextManager["_Run"]):
                 pass  # a handler that is cancelled has not dealt with the failure
             except Exception as raised:
                 exc = raised
-        if self.container.fail_fast or _cancel_requests() > requests:
+        if self.container.fail_fast or self.stopping():
             self.failing = self.failing or not self.stopping()
             raise exc
         self.failures.append(exc)
@@ -257,7 +257,7 @@ class _Run(AbstractContextManager["_Run"]):
                 self.group.create_task(self.fill(), name=_name(self.container))
 
     def stopping(self) -> bool:
-        return self.failing or self.parent.cancelling() > self.requests
+        return self.failing or self.parent.cancelling() > self.requests  # in a sequence, since the task has begun
 
     def begin(self, task: BackgroundTask) -> None:
         name = _name(task.func if type(task) is BackgroundTask else task)
@@ -283,16 +283,21 @@ class _Run(AbstractContextManager["_Run"]):
             self.send_trip()
 
     def send_trip(self) -> None:
-        if self.waiting and not self.stopping():
+        if not self.stopping() and (task := self.draw()) is not None:
             self.queued += 1
-            self.begin(self.waiting.popleft())
+            self.begin(task)
+
+    def draw(self) -> BackgroundTask | None:
+        try:
+            return self.waiting.popleft()
+        except IndexError:
+            return None
 
     def heard(self, trip: _Trip) -> None:
         # While functions hold the interpreter lock, the loop hears that a thread has begun a trip when that is over:
         # few threads stand in its way. While they block, it hears at once and sends two more, until all are busy.
         self.queued, trip.heard = self.queued - 1, True
-        if not trip.call.done() and not self.queued:
-            self.send_trip()
+        for _ in () if trip.call.done() or self.queued else (1, 2):
             self.send_trip()
 
 
@@ -300,14 +305,13 @@ class _Trip:
     """One trip to a thread, which computes there for a millisecond at most, or until the loop has to do something."""
 
     def __init__(self, task: BackgroundTask, run: _Run | None = None) -> None:
-        self.task: Any = task
-        self.run, self.heard, self.done = run, False, 0
+        self.task, self.run, self.heard, self.done = cast(Any, task), run, False, 0
         self.failure = self.cancelled = self.result = self.put_back = cast(Any, None)  # what is left for the loop
         self.loop, self.context = asyncio.get_running_loop(), run.context if run and run.group else copy_context()
 
     async def go(self, executor: futures.Executor | None) -> None:
         """Go and come back, however often the caller is cancelled; then do on the loop what is left to do there."""
-        if _cancel_requests():
+        if cast(Any, asyncio.current_task()).cancelling():
             await asyncio.sleep(0)  # a cancellation still to be delivered comes before anything begins
         # Not run_in_executor: its future, once cancelled, no longer tells whether the call is queued, running or done.
         done, foreign, task, pid = asyncio.Event(), _is_foreign(executor), self.task, os.getpid()
@@ -328,7 +332,7 @@ class _Trip:
                     self.call.cancel()
             if self.call.cancelled() and self.cancelled is None:
                 raise RuntimeError("the executor was shut down and dropped the call")
-            if foreign and not self.call.cancelled():
+            if not self.call.cancelled():
                 self.result = self.call.result()
         except (Exception, asyncio.CancelledError) as exc:
             self.failure = exc
@@ -351,28 +355,28 @@ class _Trip:
         if self.cancelled is not None:
             raise self.cancelled
 
-    def call_functions(self) -> None:
+    def call_functions(self) -> object:
         run, task, until, spent = self.run, self.task, monotonic() + _TURN, thread_time() + _TURN
         if run and run.group:
             self.loop.call_soon_threadsafe(run.heard, self)
-        with suppress(IndexError):  # where another thread took the last task
-            while task and self.cancelled is None:
-                self.task = task
-                self.done += 1
-                try:
-                    self.result = self.context.copy().run(task.func, *task.args, **task.kwargs)
-                except BaseException as exc:
-                    self.failure = exc
-                    return
-                if not run or (self.result is not None and inspect.isawaitable(self.result)):
-                    return
-                if monotonic() >= until and thread_time() >= spent:  # while it blocks, the loop does not feel it
-                    return
-                task = None if run.group and (run.failing or run.index < len(run.tasks)) else self.take(run)
+        while task is not None and self.cancelled is None:
+            self.task = task
+            self.done += 1
+            try:
+                result = self.context.copy().run(task.func, *task.args, **task.kwargs)
+            except BaseException as exc:
+                self.failure = exc
+                return None
+            if not run or (result is not None and inspect.isawaitable(result)):
+                return result
+            if monotonic() >= until and thread_time() >= spent:  # while it blocks, the loop does not feel it
+                return None
+            task = None if run.group and (run.failing or run.index < len(run.tasks)) else self.take(run)
+        return None
 
     def take(self, run: _Run) -> BackgroundTask | None:
         if run.group:  # where a limit gives an order, a task taken here could overtake one on its way to a thread
-            return None if run.container.limit or not run.waiting else run.waiting.popleft()
+            return None if run.container.limit else run.draw()
         if cast(Any, run.source).__length_hint__():  # exhausted, it would miss what is added later
             task = next(run.source)
             if type(task) is run.threaded and task.func is not task._async_func:
@@ -400,10 +404,6 @@ def _is_foreign(executor: futures.Executor | None) -> bool:
     """Whether no task, context or lock can follow: to other processes or, from 3.14, other interpreters."""
     threads = executor is None or isinstance(executor, futures.ThreadPoolExecutor)
     return not threads or (sys.version_info >= (3, 14) and isinstance(executor, futures.InterpreterPoolExecutor))
-
-
-def _cancel_requests() -> int:
-    return 0 if (task := asyncio.current_task()) is None else task.cancelling()
 
 
 def _is_async(func: Any) -> bool:
