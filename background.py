@@ -71,10 +71,10 @@ class BackgroundTask:
         work. A failure that nobody awaits is reported by asyncio ("exception was never retrieved").
         """
         loop = asyncio.get_running_loop()
-        mark, context = object(), copy_context()
+        mark, context, name = object(), copy_context(), _name(self)
         context.run(_marks.set, (*(outer for outer in _marks.get() if outer in _started), mark))
         _started[mark] = None  # an eager task may ask before create_task has returned
-        _started[mark] = started = context.run(loop.create_task, self(), name=_name(self))
+        _started[mark] = started = context.run(loop.create_task, self(), name=name)
         started.add_done_callback(lambda _: _started.pop(mark))
         return started
 
@@ -193,7 +193,7 @@ class _Run(AbstractContextManager["_Run"]):
             self.failures.extend(cast(Any, exc).exceptions if self.group else [exc])
             exc = None
         if self.failures and (exc is None or isinstance(exc, asyncio.CancelledError)):
-            raise BaseExceptionGroup("failures of background tasks", self.failures) from None
+            raise BaseExceptionGroup("failures of background tasks", vars(self).pop("failures")) from None
 
     async def work(self, tasks: Iterable[BackgroundTask]) -> None:
         """Run tasks one after the other: those of a sequence, or one of a group, which then begins what comes next."""
@@ -274,7 +274,7 @@ class _Run(AbstractContextManager["_Run"]):
             task = self.tasks[self.index]
             self.index += 1
             self.free -= 1
-            if type(task) is self.threaded and task.func is not task._async_func:
+            if type(task) is self.threaded and task.func is not task._async_func and not self.container.limit:
                 self.waiting.append(task)
             else:
                 self.begin(task)
@@ -314,7 +314,7 @@ class _Trip:
         if cast(Any, asyncio.current_task()).cancelling():
             await asyncio.sleep(0)  # a cancellation still to be delivered comes before anything begins
         # Not run_in_executor: its future, once cancelled, no longer tells whether the call is queued, running or done.
-        done, foreign, task, pid = asyncio.Event(), _is_foreign(executor), self.task, os.getpid()
+        done, foreign, task, pid, loop = asyncio.Event(), _is_foreign(executor), self.task, os.getpid(), self.loop
         try:
             if foreign:
                 func = functools.partial(task.func, **task.kwargs) if task.kwargs else task.func
@@ -323,7 +323,7 @@ class _Trip:
                 if executor is None:  # a forked child has none of its parent's threads
                     executor = _pools.get(pid) or _pools.setdefault(pid, futures.ThreadPoolExecutor(40, "background"))
                 self.call = executor.submit(self.call_functions)
-            self.call.add_done_callback(lambda _: self.loop.call_soon_threadsafe(done.set))
+            self.call.add_done_callback(lambda _: loop.call_soon_threadsafe(done.set))  # (with self, a cycle)
             while not done.is_set():
                 try:
                     await done.wait()
@@ -353,7 +353,7 @@ class _Trip:
             elif close := getattr(self.result, "close", None) or getattr(self.result, "cancel", None):
                 close()
         if self.cancelled is not None:
-            raise self.cancelled
+            raise vars(self).pop("cancelled")
 
     def call_functions(self) -> object:
         run, task, until, spent = self.run, self.task, monotonic() + _TURN, thread_time() + _TURN
@@ -375,8 +375,8 @@ class _Trip:
         return None
 
     def take(self, run: _Run) -> BackgroundTask | None:
-        if run.group:  # where a limit gives an order, a task taken here could overtake one on its way to a thread
-            return None if run.container.limit else run.draw()
+        if run.group:
+            return run.draw()
         if cast(Any, run.source).__length_hint__():  # exhausted, it would miss what is added later
             task = next(run.source)
             if type(task) is run.threaded and task.func is not task._async_func:
