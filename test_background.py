@@ -1762,6 +1762,120 @@ class Cancellation(AsyncTestCase):
         self.assertEqual(gate.ends, 1)
 
 
+class FalsyTask(BackgroundTask):
+    def __bool__(self):
+        return False
+
+
+class Argument:
+    """Something that can be weakly referenced."""
+
+
+class NothingIsLost(AsyncTestCase):
+    async def test_a_pool_whose_initializer_fails_is_the_failure_of_its_tasks(self):
+        def broken():
+            raise LookupError
+
+        with self.assertLogs("concurrent.futures", "CRITICAL"):
+            for mode, container in modes(fail_fast=False, executor=self.pool(initializer=broken)):
+                with self.subTest(mode):
+                    log, handled = Log(), Log()
+                    run = container([BackgroundTask(log.sync, item) for item in range(3)])
+                    run.on_error = lambda task, exc, handled=handled: handled.append((task.args, type(exc)))
+                    await run()
+                    broken_pool = concurrent.futures.thread.BrokenThreadPool
+                    self.assertEqual((log, sorted(handled, key=str)), ([], [((i,), broken_pool) for i in range(3)]))
+
+    async def test_a_task_that_is_falsy_runs(self):
+        log = Log()
+        await FalsyTask(log.sync, "alone")()
+        for mode, container in modes():
+            await container([BackgroundTask(log.sync, mode), FalsyTask(log.sync, mode), FalsyTask(log.coro, mode)])()
+        self.assertEqual(collections.Counter(log), {"alone": 1} | dict.fromkeys(MODES, 3))
+
+    async def test_a_member_of_a_limited_group_that_is_cancelled_on_its_own_gives_up_its_place(self):
+        door = Door()
+
+        async def cancels_itself():
+            asyncio.current_task().cancel()
+            await asyncio.sleep(0)
+
+        async def opens():
+            door.open()
+
+        tasks = [BackgroundTask(cancels_itself), BackgroundTask(door), BackgroundTask(opens)]
+        await BackgroundTasks(tasks, True, limit=2)()
+
+    async def test_a_task_group_that_fails_inside_a_function_stops_no_other_task(self):
+        async def fails_in_a_group():
+            async with asyncio.TaskGroup() as group:
+                group.create_task(fails_async())
+
+        for mode, container in modes():
+            with self.subTest(mode):
+                log, handled = Log(), Log()
+                run = container(
+                    [BackgroundTask(fails_in_a_group), BackgroundTask(log.coro, 1), BackgroundTask(log.sync, 2)]
+                )
+                run.on_error = lambda task, exc, handled=handled: handled.append(type(exc))
+                await run()
+                self.assertEqual((sorted(log), handled), ([1, 2], [ExceptionGroup]))
+
+    async def test_a_member_of_a_group_that_is_cancelled_on_its_own_and_fails_stops_no_other(self):
+        log, failing = Log(), asyncio.Event()
+
+        async def fails_when_cancelled():
+            asyncio.current_task().cancel()
+            try:
+                await asyncio.sleep(0)
+            finally:
+                failing.set()
+                raise ValueError
+
+        async def goes_on():
+            await failing.wait()
+            for item in range(5):
+                await log.waiting(item)
+
+        tasks = BackgroundTasks([BackgroundTask(fails_when_cancelled), BackgroundTask(goes_on)], True, fail_fast=False)
+        raised = await outcome(tasks())
+        self.assertEqual(([type(leaf) for leaf in leaves(raised)], log), ([ValueError], list(range(5))))
+
+    async def test_sync_and_async_tasks_of_a_limited_group_begin_in_order(self):
+        log = Log()
+        await BackgroundTasks(
+            [BackgroundTask(log.coro if i // 5 % 2 else log.sync, i) for i in range(20)], True, limit=1
+        ).run_as_group()
+        self.assertEqual(log, list(range(20)))
+
+    async def test_the_arguments_are_not_kept_after_the_run(self):
+        gc.collect()
+        gc.disable()
+        self.addCleanup(gc.enable)
+        for executor in (None, self.pool(kind=ThreadPoolExecutor)):
+            for mode, container in [("alone", None), *modes(executor=executor)]:
+                with self.subTest(mode, executor=executor):
+                    argument = Argument()
+                    kept = weakref.ref(argument)
+                    gate = self.gate()
+                    task = BackgroundTask(lambda argument, gate: gate(), argument, gate)
+                    running = self.go(task if container is None else container([task]))
+                    await gate.reached()
+                    gate.open()
+                    await running
+                    del argument, task, running
+                    await until(lambda: kept() is None)  # noqa: B023
+
+    async def test_a_task_that_cannot_be_named_leaves_nothing_behind(self):
+        class Unmade(BackgroundTask):
+            def __init__(self):
+                pass
+
+        with NoWarning(self), self.assertRaises(AttributeError):
+            Unmade().start()
+        await drain()
+
+
 class Growing(AsyncTestCase):
     async def test_tasks_added_by_a_task_run_in_the_same_run(self):
         for mode, container in modes():
