@@ -161,8 +161,8 @@ async def drain() -> None:
     _draining.extend(marks)
     try:
         while pending := [
-            task for mark, task in _started.copy().items()
-            if task and task.get_loop() is loop and not task.done() and not (marks and mark in _draining)
+            task for mark in _started.keys() - (_draining if marks else ())
+            if (task := _started.get(mark)) and task.get_loop() is loop and not task.done()
         ]:  # fmt: skip
             await asyncio.wait(pending)
     finally:
