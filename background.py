@@ -335,7 +335,7 @@ class _Trip:
             if not self.call.cancelled():
                 self.result = self.call.result()
         except (Exception, asyncio.CancelledError) as exc:
-            self.failure = exc
+            self.failure, self.cancelled = exc, exc  # a call that was queued all the same begins nothing any more
             with suppress(asyncio.CancelledError):
                 await asyncio.sleep(0)  # an eager task fails a step later, when TaskGroup.create_task has returned
         run, self.run = self.run, None  # the thread may hold on to this trip for a moment
