@@ -71,7 +71,7 @@ class BackgroundTask:
         work. A failure that nobody awaits is reported by asyncio ("exception was never retrieved").
         """
         loop = asyncio.get_running_loop()
-        mark, context, name = object(), copy_context(), _name(self)
+        mark, context, name = object(), copy_context(), _name(self)  # a mark: the task in its own context were a cycle
         context.run(_marks.set, (*(outer for outer in _marks.get() if outer in _started), mark))
         _started[mark] = None  # an eager task may ask before create_task has returned
         _started[mark] = started = context.run(loop.create_task, self(), name=name)
@@ -229,7 +229,7 @@ class _Run(AbstractContextManager["_Run"]):
 
     async def failed(self, task: BackgroundTask, exc: Exception) -> None:
         if sys.version_info < (3, 13) and not self.group and isinstance(exc, BaseExceptionGroup):
-            self.requests += not isinstance(task, BackgroundTasks)  # of the function's own TaskGroup: see __exit__
+            self.requests += task.func is task._async_func  # which may have had a TaskGroup of its own: see __exit__
         if type(task) is BackgroundTask:
             _add_note(exc, task)
         if self.container.on_error is not None and not self.stopping():
@@ -297,7 +297,8 @@ class _Run(AbstractContextManager["_Run"]):
         # While functions hold the interpreter lock, the loop hears that a thread has begun a trip when that is over:
         # few threads stand in its way. While they block, it hears at once and sends two more, until all are busy.
         self.queued, trip.heard = self.queued - 1, True
-        for _ in () if trip.call.done() or self.queued else (1, 2):
+        if not trip.call.done() and not self.queued:
+            self.send_trip()
             self.send_trip()
 
 
@@ -390,9 +391,8 @@ _original_call: Final = BackgroundTask.__call__
 _pools: Final[dict[int, futures.ThreadPoolExecutor]] = {}
 _inherited: Final = ContextVar[tuple[object, futures.Executor | None]]("background_executor", default=(None, None))
 _started: Final[dict[object, asyncio.Task[None] | None]] = {}
-_draining: Final[list[object]] = []  # the marks of started tasks from inside of which drain() is called
-# The marks of the started tasks that a context is inside of. (The tasks themselves would be cycles and delay a report.)
-_marks: Final = ContextVar[tuple[object, ...]]("background_marks", default=())
+_draining: Final[list[object]] = []  # the marks of those from inside of which drain() is called
+_marks: Final = ContextVar[tuple[object, ...]]("background_marks", default=())  # of the started tasks one is inside of
 
 
 def _executor_for(task: BackgroundTask, own: futures.Executor | None = None) -> futures.Executor | None:
