@@ -1821,6 +1821,21 @@ class NothingIsLost(AsyncTestCase):
                 await run()
                 self.assertEqual((sorted(log), handled), ([1, 2], [ExceptionGroup]))
 
+    async def test_an_exception_group_after_the_cancellation_does_not_hide_it(self):
+        for mode, container in modes(fail_fast=False):
+            with self.subTest(mode):
+                gate, log = self.gate(), Log()
+                failing = BackgroundTask(gate, raises=ExceptionGroup("two", [ValueError(), ValueError()]))
+                tasks = container([failing, BackgroundTasks([BackgroundTask(log.sync, 1)])])
+                tasks.limit = 1
+                run = self.go(tasks)
+                await gate.reached()
+                run.cancel()
+                await asyncio.sleep(0)
+                gate.open()
+                self.assertIsInstance(await outcome(run), ExceptionGroup)
+                self.assertEqual(log, [])
+
     async def test_a_member_of_a_group_that_is_cancelled_on_its_own_and_fails_stops_no_other(self):
         log, failing = Log(), asyncio.Event()
 
