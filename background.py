@@ -274,7 +274,7 @@ class _Run(AbstractContextManager["_Run"]):
             task = self.tasks[self.index]
             self.index += 1
             self.free -= 1
-            if type(task) is self.threaded and task.func is not task._async_func and not self.container.limit:
+            if type(task) is self.threaded and task.func is not task._async_func:
                 self.waiting.append(task)
             else:
                 self.begin(task)
@@ -336,7 +336,7 @@ class _Trip:
             if not self.call.cancelled():
                 self.result = self.call.result()
         except (Exception, asyncio.CancelledError) as exc:
-            self.failure, self.cancelled = exc, exc  # a call that was queued all the same begins nothing any more
+            self.failure, self.cancelled = exc, True  # a call that was queued all the same begins nothing any more
             with suppress(asyncio.CancelledError):
                 await asyncio.sleep(0)  # an eager task fails a step later, when TaskGroup.create_task has returned
         run, self.run = self.run, None  # the thread may hold on to this trip for a moment
@@ -376,8 +376,8 @@ class _Trip:
         return None
 
     def take(self, run: _Run) -> BackgroundTask | None:
-        if run.group:
-            return run.draw()
+        if run.group:  # where a limit gives an order, a task taken here could overtake one on its way to a thread
+            return None if run.container.limit else run.draw()
         if cast(Any, run.source).__length_hint__():  # exhausted, it would miss what is added later
             task = next(run.source)
             if type(task) is run.threaded and task.func is not task._async_func:
