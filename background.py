@@ -228,7 +228,7 @@ class _Run(AbstractContextManager["_Run"]):
                 await self.work((trip.put_back,))
 
     async def failed(self, task: BackgroundTask, exc: Exception) -> None:
-        if sys.version_info < (3, 13) and not self.group and isinstance(exc, BaseExceptionGroup):
+        if isinstance(exc, BaseExceptionGroup) and not self.group and sys.version_info < (3, 13):
             self.requests += task.func is task._async_func  # which may have had a TaskGroup of its own: see __exit__
         if type(task) is BackgroundTask:
             _add_note(exc, task)
