@@ -1599,7 +1599,7 @@ class Cancellation(AsyncTestCase):
                     failing = [BackgroundTask(log.coro, 1, failure), BackgroundTask(log.sync, 1, failure)]
                     run = self.go(container([*failing, BackgroundTask(blocking), BackgroundTask(log.sync, 2)]))
                     await blocking.reached()
-                    await until(lambda: len(log) >= 2)  # noqa: B023
+                    await until(lambda: log.count(1) == 2)  # noqa: B023
                     for _ in range(3):
                         await BackgroundTask(int)()
                     await cancelled(run)
