@@ -141,7 +141,7 @@ class BackgroundTasks(BackgroundTask):
             await run.work(run.source)
 
     async def run_as_group(self) -> None:
-        """Run the tasks concurrently, on asyncio.TaskGroup: begun in order, at most `limit` at a time. The first
+        """Run the tasks concurrently, on asyncio.TaskGroup: handed over in order, at most `limit` at a time. The first
         failure cancels the others; all failures are raised in one ExceptionGroup."""
         with _Run(self) as run:
             await run.in_group()
