@@ -45,31 +45,41 @@ class BackgroundTask:
     `asyncio.wait({task.start()}, timeout=seconds)` stops the waiting without stopping the work.
     """
 
-    __slots__ = ("__weakref__", "_async_func", "args", "func", "kwargs")
+    __slots__ = ("__weakref__", "_async_func", "_kwargs", "args", "func")
 
     def __init__(self, /, func: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
         self.func: Callable[..., Any] = func
         self.args: tuple[Any, ...] = args
-        self.kwargs: dict[str, Any] = kwargs
-        self._async_func: object = func if _is_async(func) else None  # not a flag, which a `func` set later would belie
+        self._kwargs: dict[str, Any] | None = kwargs or None  # an empty dict would take as much memory as the rest
+        flags = func.__code__.co_flags if type(func) is FunctionType else CO_GENERATOR
+        is_async = flags & CO_COROUTINE or ((flags & _GENERATES or func.__dict__) and _is_async(func))
+        self._async_func: object = func if is_async else None  # not a flag, which a `func` set later would belie
+
+    @property
+    def kwargs(self) -> dict[str, Any]:
+        self._kwargs = {} if self._kwargs is None else self._kwargs
+        return self._kwargs
+
+    @kwargs.setter
+    def kwargs(self, kwargs: dict[str, Any]) -> None:
+        self._kwargs = kwargs
 
     async def __call__(self) -> None:
         """Run the function. Where this is overridden or patched, containers still run each task through it."""
         try:
             if self.func is self._async_func:
-                await (self.func(*self.args, **self.kwargs) if self.kwargs else self.func(*self.args))
+                await (self.func(*self.args, **self._kwargs) if self._kwargs else self.func(*self.args))
             else:
-                await _Trip(self).go(_executor_for(self))
+                heir, executor = _inherited.get()
+                await _Trip(self).go(executor if heir is self else None)
         except Exception as exc:
             _add_note(exc, self)
             raise
 
     def start(self) -> asyncio.Task[None]:
-        """Run it now, in the background of the running event loop; RuntimeError if there is none.
-
-        Returns the asyncio.Task, named after the function and kept referenced until it ends. Cancel it to cancel the
-        work. A failure that nobody awaits is reported by asyncio ("exception was never retrieved").
-        """
+        """Run it now, in the background of the running event loop; RuntimeError if there is none. Returns the
+        asyncio.Task, named after the function and kept referenced until it ends. Cancel it to cancel the work.
+        A failure that nobody awaits is reported by asyncio ("exception was never retrieved")."""
         loop = asyncio.get_running_loop()
         mark, context, name = object(), copy_context(), _name(self)  # a mark: the task in its own context were a cycle
         context.run(_marks.set, (*(outer for outer in _marks.get() if outer in _started), mark))
@@ -120,7 +130,7 @@ class BackgroundTasks(BackgroundTask):
             raise TypeError(f"on_error must be callable as on_error(task, exception), got {type(on_error).__name__}")
         self.as_group, self.limit, self.fail_fast = as_group, limit, fail_fast
         self.on_error, self.executor = on_error, executor
-        self.args, self.kwargs, self._async_func = (), {}, None
+        self.args, self._kwargs, self._async_func = (), None, None
 
     @property
     def func(self) -> Callable[[], Coroutine[Any, Any, None]]:  # type: ignore[override]
@@ -133,7 +143,9 @@ class BackgroundTasks(BackgroundTask):
 
     def add_task(self, /, func: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
         """Append BackgroundTask(func, *args, **kwargs); raises what that raises."""
-        self.tasks.append(BackgroundTask(func, *args, **kwargs))
+        # To hand on an empty dict takes as long as to make the task.
+        task = BackgroundTask(func, *args, **kwargs) if kwargs else BackgroundTask(func, *args)  # type: ignore[call-arg]
+        self.tasks.append(task)
 
     async def run_single(self) -> None:
         """Run the tasks one after the other. The first failure stops the run and is raised as it is."""
@@ -152,11 +164,9 @@ class BackgroundTasks(BackgroundTask):
 
 
 async def drain() -> None:
-    """Wait until everything started on the running event loop has ended, tasks started meanwhile included.
-
-    Raises none of their errors. Called from inside a started task, it waits neither for that task nor for another that
-    is itself in drain(), so it cannot deadlock. Cancellation ends the waiting, not the tasks: use asyncio.timeout.
-    """
+    """Wait until everything started on the running event loop has ended, tasks started meanwhile included. Raises none
+    of their errors. Called from inside a started task, it waits neither for that task nor for another that is itself in
+    drain(), so it cannot deadlock. Cancellation ends the waiting, not the tasks: use asyncio.timeout."""
     loop, marks = asyncio.get_running_loop(), _marks.get()
     _draining.extend(marks)
     try:
@@ -173,15 +183,15 @@ async def drain() -> None:
 class _Run(AbstractContextManager["_Run"]):
     """One run of a container, in order or as a group. On leaving it, the failures that it has collected are raised."""
 
-    group: asyncio.TaskGroup | None = None
-    index, failing, filling = 0, False, False  # index: of the group's next task; those added meanwhile stand behind it
+    group = named = cast(Any, None)  # named: the function that `name` belongs to
+    index, failing = 0, False  # index: of the group's next task; those added meanwhile stand behind it
 
     def __init__(self, container: BackgroundTasks) -> None:
-        self.container, self.tasks, self.source = container, container.tasks, iter(container.tasks)
-        self.failures: list[Any] = []
-        self.parent = cast("asyncio.Task[Any]", asyncio.current_task())
-        self.until, self.requests = monotonic() + _TURN, self.parent.cancelling()
-        self.executor = _executor_for(container, container.executor)
+        self.container, self.tasks, self.source = container, container.tasks, cast(Any, iter(container.tasks))
+        self.failures, self.parent = list[Any](), cast(Any, asyncio.current_task())
+        self.requests, self.checked = self.parent.cancelling(), monotonic()
+        heir, executor = _inherited.get()
+        self.executor = executor if heir is container and container.executor is None else container.executor
         plain = BackgroundTask if BackgroundTask.__call__ is _original_call else None  # patched, it must be called
         self.inline = plain if self.executor is None else None
         self.threaded = None if _is_foreign(self.executor) else plain
@@ -197,14 +207,17 @@ class _Run(AbstractContextManager["_Run"]):
 
     async def work(self, tasks: Iterable[BackgroundTask]) -> None:
         """Run tasks one after the other: those of a sequence, or one of a group, which then begins what comes next."""
+        plain, group, left, until = self.inline, self.group, 1, self.checked + _TURN
+        isolates = not group and (self.container.on_error is not None or not self.container.fail_fast)
         for task in tasks:
-            trip, self.requests = None, self.requests if self.group else self.parent.cancelling()
+            trip = None
+            if isolates:
+                self.requests = self.parent.cancelling()
             try:
-                if type(task) is self.inline and task.func is task._async_func:
-                    await (task.func(*task.args, **task.kwargs) if task.kwargs else task.func(*task.args))
+                if type(task) is plain and (func := task.func) is task._async_func:
+                    await (func(*task.args, **kwargs) if (kwargs := task._kwargs) else func(*task.args))
                 elif type(task) is self.threaded and task.func is not task._async_func:
-                    trip = _Trip(task, self)
-                    await trip.go(self.executor)
+                    await (trip := _Trip(task, self)).go(self.executor)
                 else:  # its `__call__` learns of the executor by a context variable
                     _inherited.set((task.func if isinstance(task.func, BackgroundTask) else task, self.executor))
                     try:
@@ -212,20 +225,22 @@ class _Run(AbstractContextManager["_Run"]):
                     finally:
                         _inherited.set((None, None))
             except asyncio.CancelledError:
-                if not self.group or self.stopping():
+                if not group or self.stopping():
                     raise
             except Exception as exc:
                 await self.failed(trip.task if trip else task, exc)
-            if self.group:
-                self.free += (trip.done or 1) if trip else 1
+            if group:
+                self.free += 1
                 if self.index < len(self.tasks) and not self.filling:
                     await self.fill()
                 return
-            if monotonic() >= self.until:
-                await asyncio.sleep(0)
-                self.until = monotonic() + _TURN
-            if trip and trip.put_back is not None:
-                await self.work((trip.put_back,))
+            left -= 1
+            if not left:  # to ask for the time takes as long as a small task
+                now = monotonic()
+                left, self.checked = 8 if now < self.checked + _TURN / 8 else 1, now
+                if now >= until:
+                    await asyncio.sleep(0)
+                    until = monotonic() + _TURN
 
     async def failed(self, task: BackgroundTask, exc: Exception) -> None:
         if isinstance(exc, BaseExceptionGroup) and not self.group and sys.version_info < (3, 13):
@@ -233,15 +248,14 @@ class _Run(AbstractContextManager["_Run"]):
         if type(task) is BackgroundTask:
             _add_note(exc, task)
         if self.container.on_error is not None and not self.stopping():
-            try:
-                handled = self.container.on_error(task, exc)
-                if inspect.isawaitable(handled):
-                    await handled
-                return
-            except asyncio.CancelledError:
-                pass  # a handler that is cancelled has not dealt with the failure
-            except Exception as raised:
-                exc = raised
+            with suppress(asyncio.CancelledError):  # a handler that is cancelled has not dealt with the failure
+                try:
+                    handled = self.container.on_error(task, exc)
+                    if inspect.isawaitable(handled):
+                        await handled
+                    return
+                except Exception as raised:
+                    exc = raised
         if self.container.fail_fast or self.stopping():
             self.failing = self.failing or not self.stopping()
             raise exc
@@ -251,7 +265,7 @@ class _Run(AbstractContextManager["_Run"]):
         self.context, self.waiting = copy_context(), deque[BackgroundTask]()  # sync tasks, for the next thread to draw
         # A task that is cancelled before its first step begins no other: the group is then entered again.
         while (self.index < len(self.tasks) or self.waiting) and not self.stopping():
-            self.free, self.queued = self.container.limit or sys.maxsize, 0  # queued: trips that no thread has begun
+            self.free, self.queued, self.filling = self.container.limit or sys.maxsize, 0, False
             async with asyncio.TaskGroup() as self.group:
                 await asyncio.sleep(0)  # a cancellation still to be delivered comes before anything begins
                 self.group.create_task(self.fill(), name=_name(self.container))
@@ -260,8 +274,9 @@ class _Run(AbstractContextManager["_Run"]):
         return self.failing or self.parent.cancelling() > self.requests  # in a sequence, since the task has begun
 
     def begin(self, task: BackgroundTask) -> None:
-        name = _name(task.func if type(task) is BackgroundTask else task)
-        self.context.run(cast(Any, self.group).create_task, self.work((task,)), name=name)
+        if task.func is not self.named:
+            self.named, self.name = task.func, _name(task)
+        self.group.create_task(self.work((task,)), name=self.name, context=self.context.copy())
 
     async def fill(self) -> None:
         """Begin the next tasks of a group, as many as the limit leaves free, and let the loop in every millisecond."""
@@ -272,8 +287,7 @@ class _Run(AbstractContextManager["_Run"]):
                 until = monotonic() + _TURN
                 continue
             task = self.tasks[self.index]
-            self.index += 1
-            self.free -= 1
+            self.index, self.free = self.index + 1, self.free - 1
             if type(task) is self.threaded and task.func is not task._async_func:
                 self.waiting.append(task)
             else:
@@ -288,10 +302,16 @@ class _Run(AbstractContextManager["_Run"]):
             self.begin(task)
 
     def draw(self) -> BackgroundTask | None:
-        try:
-            return self.waiting.popleft()
-        except IndexError:
-            return None
+        """Take the next task if it is for a thread; the threads draw, too."""
+        if self.group:
+            try:
+                return self.waiting.popleft()
+            except IndexError:
+                return None
+        left: int = self.source.__length_hint__()  # exhausted, the iterator would miss what is added later
+        if left and type(task := self.tasks[-left]) is self.threaded and task.func is not task._async_func:
+            return next(self.source) if left == self.source.__length_hint__() else None  # no add came in between
+        return None
 
     def heard(self, trip: _Trip) -> None:
         # While functions hold the interpreter lock, the loop hears that a thread has begun a trip when that is over:
@@ -306,8 +326,8 @@ class _Trip:
     """One trip to a thread, which computes there for a millisecond at most, or until the loop has to do something."""
 
     def __init__(self, task: BackgroundTask, run: _Run | None = None) -> None:
-        self.task, self.run, self.heard, self.done = cast(Any, task), run, False, 0
-        self.failure = self.cancelled = self.result = self.put_back = cast(Any, None)  # what is left for the loop
+        self.task, self.run, self.heard = cast(Any, task), run, False
+        self.failure = self.cancelled = self.result = cast(Any, None)  # what is left for the loop
         self.loop, self.context = asyncio.get_running_loop(), run.context if run and run.group else copy_context()
 
     async def go(self, executor: futures.Executor | None) -> None:
@@ -315,9 +335,9 @@ class _Trip:
         if cast(Any, asyncio.current_task()).cancelling():
             await asyncio.sleep(0)  # a cancellation still to be delivered comes before anything begins
         # Not run_in_executor: its future, once cancelled, no longer tells whether the call is queued, running or done.
-        done, foreign, task, pid, loop = asyncio.Event(), _is_foreign(executor), self.task, os.getpid(), self.loop
+        done, task, pid, loop = asyncio.Event(), self.task, os.getpid(), self.loop
         try:
-            if foreign:
+            if _is_foreign(executor):
                 func = functools.partial(task.func, **task.kwargs) if task.kwargs else task.func
                 self.call: futures.Future[Any] = cast(Any, executor).submit(func, *task.args)
             else:
@@ -331,14 +351,14 @@ class _Trip:
                 except asyncio.CancelledError as exc:
                     self.cancelled = exc
                     self.call.cancel()
-            if self.call.cancelled() and self.cancelled is None:
-                raise RuntimeError("the executor was shut down and dropped the call")
             if not self.call.cancelled():
                 self.result = self.call.result()
+            elif self.cancelled is None:
+                raise RuntimeError("the executor was shut down and dropped the call")
         except (Exception, asyncio.CancelledError) as exc:
             self.failure, self.cancelled = exc, True  # a call that was queued all the same begins nothing any more
             with suppress(asyncio.CancelledError):
-                await asyncio.sleep(0)  # an eager task fails a step later, when TaskGroup.create_task has returned
+                await asyncio.sleep(0)  # else an eager task, begun next, would fail inside of this one, and so forth
         run, self.run = self.run, None  # the thread may hold on to this trip for a moment
         if run and run.group:
             run.queued -= not self.heard
@@ -362,42 +382,28 @@ class _Trip:
             self.loop.call_soon_threadsafe(run.heard, self)
         while task is not None and self.cancelled is None:
             self.task = task
-            self.done += 1
             try:
-                result = self.context.copy().run(task.func, *task.args, **task.kwargs)
+                result = self.context.copy().run(task.func, *task.args, **task._kwargs or {})
             except BaseException as exc:
                 self.failure = exc
                 return None
             if not run or (result is not None and inspect.isawaitable(result)):
                 return result
-            if monotonic() >= until and thread_time() >= spent:  # while it blocks, the loop does not feel it
-                return None
-            task = None if run.group and (run.failing or run.index < len(run.tasks)) else self.take(run)
-        return None
-
-    def take(self, run: _Run) -> BackgroundTask | None:
-        if run.group:  # where a limit gives an order, a task taken here could overtake one on its way to a thread
-            return None if run.container.limit else run.draw()
-        if cast(Any, run.source).__length_hint__():  # exhausted, it would miss what is added later
-            task = next(run.source)
-            if type(task) is run.threaded and task.func is not task._async_func:
-                return task
-            self.put_back = task
+            late = monotonic() >= until and thread_time() >= spent  # while it blocks, the loop does not feel it
+            # Where a limit gives an order, a task drawn here could overtake one on its way to a thread.
+            back = late or (run.group and (run.failing or run.container.limit or run.index < len(run.tasks)))
+            task = None if back else run.draw()
         return None
 
 
 _TURN: Final = 0.001  # seconds for which a run may keep the event loop from other work
+_GENERATES: Final = CO_GENERATOR | CO_ASYNC_GENERATOR
 _original_call: Final = BackgroundTask.__call__
 _pools: Final[dict[int, futures.ThreadPoolExecutor]] = {}
 _inherited: Final = ContextVar[tuple[object, futures.Executor | None]]("background_executor", default=(None, None))
 _started: Final[dict[object, asyncio.Task[None] | None]] = {}
 _draining: Final[list[object]] = []  # the marks of those from inside of which drain() is called
 _marks: Final = ContextVar[tuple[object, ...]]("background_marks", default=())  # of the started tasks one is inside of
-
-
-def _executor_for(task: BackgroundTask, own: futures.Executor | None = None) -> futures.Executor | None:
-    heir, inherited = _inherited.get()
-    return inherited if own is None and heir is task else own
 
 
 def _is_foreign(executor: futures.Executor | None) -> bool:
@@ -408,10 +414,6 @@ def _is_foreign(executor: futures.Executor | None) -> bool:
 
 def _is_async(func: Any) -> bool:
     """Whether calling `func` gives a coroutine; TypeError if it cannot be called, or if that would run nothing."""
-    if type(func) is FunctionType:  # nearly always, and ten times as fast as what follows
-        flags = func.__code__.co_flags
-        if flags & CO_COROUTINE or not (flags & (CO_GENERATOR | CO_ASYNC_GENERATOR) or func.__dict__):
-            return flags & CO_COROUTINE > 0
     if not callable(func):
         if inspect.iscoroutine(func):
             func.close()
@@ -431,8 +433,6 @@ def _is_async(func: Any) -> bool:
 
 def _name(thing: Any) -> str:
     """The dotted name of a task's function, or of the class of an object without a name; a container's length."""
-    if type(thing) is FunctionType:
-        return f"{thing.__module__}.{thing.__qualname__}"
     while isinstance(thing, (BackgroundTask, functools.partial)):
         if isinstance(thing, BackgroundTasks):
             return f"{type(thing).__name__}({len(thing.tasks)} tasks)"

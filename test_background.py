@@ -189,8 +189,8 @@ def spin(seconds=0.0001):
         pass
 
 
-async def spin_async():
-    spin()
+async def spin_async(seconds=0.0001):
+    spin(seconds)
 
 
 def run_python(*args, **options):
@@ -324,6 +324,29 @@ class Names(AsyncTestCase):
     def test_a_task_keeps_the_function_and_its_arguments(self):
         task = BackgroundTask(print, 1, 2, sep="")
         self.assertEqual((task.func, task.args, task.kwargs), (print, (1, 2), {"sep": ""}))
+
+    async def test_the_keywords_of_a_task_are_a_dict_of_its_own_that_can_be_changed(self):
+        given = []
+
+        async def coroutine(**kwargs):
+            given.append(kwargs)
+
+        for func in (lambda **kwargs: given.append(kwargs), coroutine):
+            changed, replaced, other = task, *_ = [BackgroundTask(func) for _ in range(3)]
+            self.assertEqual((task.kwargs, type(task.kwargs)), ({}, dict))
+            changed.kwargs["way"] = "changed"
+            replaced.kwargs = kept = {}
+            self.assertIs(replaced.kwargs, kept)
+            kept["way"] = "replaced"
+            for mode, container in [("alone", None), *modes()]:
+                for task in (changed, replaced, other):
+                    await (container([task]) if container else task)()
+                with self.subTest(mode):
+                    self.assertEqual(given, [{"way": "changed"}, {"way": "replaced"}, {}])
+                given.clear()
+        tasks = BackgroundTasks()
+        tasks.kwargs["way"] = "changed"
+        self.assertEqual((tasks.kwargs, BackgroundTasks().kwargs), ({"way": "changed"}, {}))
 
     def test_the_function_may_be_given_by_keyword(self):
         self.assertIs(BackgroundTask(func=print).func, print)
@@ -2272,6 +2295,15 @@ class Executors(AsyncTestCase):
                 await container(tasks, executor=pool, on_error=lambda task, _: handled.append(task))()  # noqa: B023
                 self.assertEqual(sorted(map(id, handled)), sorted(map(id, tasks)))
 
+    async def test_however_many_calls_an_executor_refuses_one_upon_another(self):
+        pool = self.pool()
+        pool.shutdown()
+        for mode, container in modes(fail_fast=False, executor=pool):
+            with self.subTest(mode):
+                raised = await outcome(container([BackgroundTask(int) for _ in range(1000)])())
+                self.assertEqual({type(exc) for exc in leaves(raised)}, {RuntimeError})
+                self.assertEqual(len(leaves(raised)), 1000)
+
     async def test_the_pool_of_the_module_runs_forty_functions_at_once(self):
         barrier = threading.Barrier(40)
 
@@ -2440,6 +2472,14 @@ class Foreground(AsyncTestCase):
             # A thousand times a tenth of a millisecond: a hundred turns, on any machine.
             run = self.go(BackgroundTasks([kind(spin_async) for _ in range(1000)]))
             self.assertGreater(await self.ticks(run), 30)
+
+    async def test_a_sequence_that_turns_heavy_lets_the_loop_in_soon(self):
+        async def light():
+            pass
+
+        tasks = [BackgroundTask(light) for _ in range(500)] + [BackgroundTask(spin_async, 0.002) for _ in range(50)]
+        run = self.go(BackgroundTasks(tasks))
+        self.assertGreater(await self.ticks(run), 30)
 
     async def test_sync_tasks_that_end_one_upon_another_let_the_loop_in(self):
         for mode, container in modes():
