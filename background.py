@@ -98,14 +98,13 @@ class BackgroundTasks(BackgroundTask):
         tasks = BackgroundTasks(on_error=lambda task, exc: log.error("%r failed", task, exc_info=exc))
         tasks.add_task(send_email, "ada@example.org")
 
-    tasks: any iterable of BackgroundTask; it is copied. as_group: whether `await tasks()` runs them concurrently.
-    limit: how many tasks of a group run at a time, from 1; None: all. fail_fast: whether a failure stops the run; if
-    not, all failures are raised in one ExceptionGroup when all tasks have ended. on_error: sync or async, called on the
-    loop with the task and its exception for each failure as it happens. If it returns, the failure is dealt with; what
-    it raises is the task's failure instead. executor: runs the sync functions, those of nested containers without one
-    included; None: a pool of 40 threads. A ThreadPoolExecutor gets the context too, any other only the function and its
-    arguments, as pickles where it has other processes. Raises TypeError or ValueError for what is none of this.
-    A task may add tasks to the container that runs it, from a thread too: they run in the same run.
+    tasks: any iterable of BackgroundTask, copied. as_group: whether `await tasks()` runs them concurrently. limit: how
+    many tasks of a group run at a time, from 1; None: all. fail_fast: whether a failure stops the run; if not, all
+    failures are raised in one ExceptionGroup at the end. on_error: sync or async, called on the loop with the task and
+    its exception for each failure as it happens. If it returns, the failure is dealt with; what it raises takes its
+    place. executor: runs the sync functions, also those of nested containers without one; None: a pool of 40 threads. A
+    ThreadPoolExecutor gets the context too, any other only the function and its arguments, pickled for other processes.
+    TypeError or ValueError for what is none of this. What a running task adds, from a thread too, runs in the same run.
 
     Cancellation: what has not begun never begins, what runs ends as in BackgroundTask. A run that is being cancelled
     isolates no failure and calls no `on_error`; failures collected before are raised, not lost.
@@ -144,8 +143,8 @@ class BackgroundTasks(BackgroundTask):
     def add_task(self, /, func: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
         """Append BackgroundTask(func, *args, **kwargs); raises what that raises."""
         # To hand on an empty dict takes as long as to make the task.
-        task = BackgroundTask(func, *args, **kwargs) if kwargs else BackgroundTask(func, *args)  # type: ignore[call-arg]
-        self.tasks.append(task)
+        new = BackgroundTask(func, *args, **kwargs) if kwargs else BackgroundTask(func, *args)  # type: ignore[call-arg]
+        self.tasks.append(new)
 
     async def run_single(self) -> None:
         """Run the tasks one after the other. The first failure stops the run and is raised as it is."""
@@ -199,6 +198,7 @@ class _Run(AbstractContextManager["_Run"]):
     def __exit__(self, kind: object, exc: BaseException | None, traceback: object) -> None:
         if self.failing and self.group and sys.version_info < (3, 13):
             self.parent.uncancel()  # which TaskGroup forgets, having cancelled it to wake it up
+        del self.parent  # no cycle with what is raised (hence the list in `failed`): asyncio's report would be late
         if isinstance(exc, BaseExceptionGroup if self.group else Exception) and not self.container.fail_fast:
             self.failures.extend(cast(Any, exc).exceptions if self.group else [exc])
             exc = None
@@ -228,7 +228,7 @@ class _Run(AbstractContextManager["_Run"]):
                 if not group or self.stopping():
                     raise
             except Exception as exc:
-                await self.failed(trip.task if trip else task, exc)
+                await self.failed(trip.task if trip else task, [exc])
             if group:
                 self.free += 1
                 if self.index < len(self.tasks) and not self.filling:
@@ -242,24 +242,24 @@ class _Run(AbstractContextManager["_Run"]):
                     await asyncio.sleep(0)
                     until = monotonic() + _TURN
 
-    async def failed(self, task: BackgroundTask, exc: Exception) -> None:
-        if isinstance(exc, BaseExceptionGroup) and not self.group and sys.version_info < (3, 13):
+    async def failed(self, task: BackgroundTask, failure: list[Exception]) -> None:
+        if isinstance(failure[0], BaseExceptionGroup) and not self.group and sys.version_info < (3, 13):
             self.requests += task.func is task._async_func  # which may have had a TaskGroup of its own: see __exit__
         if type(task) is BackgroundTask:
-            _add_note(exc, task)
+            _add_note(failure[0], task)
         if self.container.on_error is not None and not self.stopping():
             with suppress(asyncio.CancelledError):  # a handler that is cancelled has not dealt with the failure
                 try:
-                    handled = self.container.on_error(task, exc)
+                    handled = self.container.on_error(task, failure[0])
                     if inspect.isawaitable(handled):
                         await handled
                     return
                 except Exception as raised:
-                    exc = raised
+                    failure = [raised]
         if self.container.fail_fast or self.stopping():
             self.failing = self.failing or not self.stopping()
-            raise exc
-        self.failures.append(exc)
+            raise failure.pop()
+        self.failures += failure
 
     async def in_group(self) -> None:
         self.context, self.waiting = copy_context(), deque[BackgroundTask]()  # sync tasks, for the next thread to draw

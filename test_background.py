@@ -2573,6 +2573,26 @@ class Starting(AsyncTestCase):
                     self.assertIn("exception was never retrieved", report["message"])
                     self.assertEqual([type(leaf) for leaf in leaves(report["exception"])], [ValueError])
 
+    async def test_the_failure_of_a_task_or_sequence_is_reported_without_the_garbage_collector(self):
+        def raises_another(task, exc):
+            raise LookupError
+
+        gc.collect()
+        self.addCleanup(gc.enable)
+        gc.disable()
+        runs = [BackgroundTask(fails), BackgroundTask(fails_async), BackgroundTasks([BackgroundTask(fails)])]
+        for options in ({}, {"fail_fast": False}, {"on_error": raises_another}):
+            runs.append(BackgroundTasks([BackgroundTask(fails), BackgroundTask(fails_async)], **options))
+            runs.append(BackgroundTasks([BackgroundTask(fails_async), BackgroundTask(fails)], **options))
+        for run in runs:
+            with self.subTest(run=run):
+                run.start()
+                await drain()
+                with contextlib.suppress(TimeoutError):  # a thread may hold on to it for a moment
+                    await bounded(until(lambda: self.reports), 0.5)
+                self.assertEqual(len(self.reports), 1)
+                self.reports.clear()
+
     async def test_a_failure_that_somebody_awaits_is_not_reported(self):
         for func in (fails, fails_async):
             self.assertIsInstance(await outcome(BackgroundTask(func).start()), ValueError)
