@@ -235,7 +235,7 @@ class _Run(AbstractContextManager["_Run"]):
                     await self.fill()
                 return
             left -= 1
-            if not left:  # to ask for the time takes as long as a small task
+            if not left:  # after each heavy task or eight light ones: to ask for the time takes as long as a light one
                 now = monotonic()
                 left, self.checked = 8 if now < self.checked + _TURN / 8 else 1, now
                 if now >= until:
