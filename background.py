@@ -142,9 +142,8 @@ class BackgroundTasks(BackgroundTask):
 
     def add_task(self, /, func: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
         """Append BackgroundTask(func, *args, **kwargs); raises what that raises."""
-        # To hand on an empty dict takes as long as to make the task.
         new = BackgroundTask(func, *args, **kwargs) if kwargs else BackgroundTask(func, *args)  # type: ignore[call-arg]
-        self.tasks.append(new)
+        self.tasks.append(new)  # (to hand on an empty dict takes as long as to make a task)
 
     async def run_single(self) -> None:
         """Run the tasks one after the other. The first failure stops the run and is raised as it is."""
@@ -182,8 +181,8 @@ async def drain() -> None:
 class _Run(AbstractContextManager["_Run"]):
     """One run of a container, in order or as a group. On leaving it, the failures that it has collected are raised."""
 
-    group = named = cast(Any, None)  # named: the function that `name` belongs to
-    index, failing = 0, False  # index: of the group's next task; those added meanwhile stand behind it
+    group, named = cast(Any, None), object()  # named: the function that `name` belongs to
+    index, failing, filling = 0, False, False  # index: of the group's next task; those added meanwhile stand behind it
 
     def __init__(self, container: BackgroundTasks) -> None:
         self.container, self.tasks, self.source = container, container.tasks, cast(Any, iter(container.tasks))
@@ -207,11 +206,11 @@ class _Run(AbstractContextManager["_Run"]):
 
     async def work(self, tasks: Iterable[BackgroundTask]) -> None:
         """Run tasks one after the other: those of a sequence, or one of a group, which then begins what comes next."""
-        plain, group, left, until = self.inline, self.group, 1, self.checked + _TURN
-        isolates = not group and (self.container.on_error is not None or not self.container.fail_fast)
+        plain, group, left, size, until = self.inline, self.group, 1, 1, self.checked + _TURN
         for task in tasks:
             trip = None
-            if isolates:
+            if not group and self.parent.cancelling() != self.requests:
+                await asyncio.sleep(0)  # a cancellation still to be delivered comes before anything begins
                 self.requests = self.parent.cancelling()
             try:
                 if type(task) is plain and (func := task.func) is task._async_func:
@@ -231,13 +230,14 @@ class _Run(AbstractContextManager["_Run"]):
                 await self.failed(trip.task if trip else task, [exc])
             if group:
                 self.free += 1
-                if self.index < len(self.tasks) and not self.filling:
-                    await self.fill()
+                if self.index < len(self.tasks) and not (self.filling or self.stopping()):
+                    self.filling = True
+                    self.context.run(group.create_task, self.fill(), name=_name(self.container))
                 return
             left -= 1
-            if not left:  # after each heavy task or eight light ones: to ask for the time takes as long as a light one
-                now = monotonic()
-                left, self.checked = 8 if now < self.checked + _TURN / 8 else 1, now
+            if not left:  # after each heavy task, but up to eight light ones: to ask for the time takes as long as one
+                size = (2 * size if size < 8 else 8) if (now := monotonic()) < self.checked + _TURN / 8 else 1
+                left, self.checked = size, now
                 if now >= until:
                     await asyncio.sleep(0)
                     until = monotonic() + _TURN
@@ -265,7 +265,7 @@ class _Run(AbstractContextManager["_Run"]):
         self.context, self.waiting = copy_context(), deque[BackgroundTask]()  # sync tasks, for the next thread to draw
         # A task that is cancelled before its first step begins no other: the group is then entered again.
         while (self.index < len(self.tasks) or self.waiting) and not self.stopping():
-            self.free, self.queued, self.filling = self.container.limit or sys.maxsize, 0, False
+            self.free, self.queued, self.filling = (self.container.limit or sys.maxsize) - len(self.waiting), 0, False
             async with asyncio.TaskGroup() as self.group:
                 await asyncio.sleep(0)  # a cancellation still to be delivered comes before anything begins
                 self.group.create_task(self.fill(), name=_name(self.container))
@@ -276,15 +276,15 @@ class _Run(AbstractContextManager["_Run"]):
     def begin(self, task: BackgroundTask) -> None:
         if task.func is not self.named:
             self.named, self.name = task.func, _name(task)
-        self.group.create_task(self.work((task,)), name=self.name, context=self.context.copy())
+        self.group.create_task(self.work((task,)), name=self.name)
 
     async def fill(self) -> None:
-        """Begin the next tasks of a group, as many as the limit leaves free, and let the loop in every millisecond."""
+        """Begin the next tasks of a group, as many as the limit leaves free, and let the loop in again and again."""
         self.filling, until = True, 0.0
         while self.index < len(self.tasks) and self.free > 0 and not self.stopping():
             if monotonic() >= until:
                 await asyncio.sleep(0)  # at first, too: what ends in the same step is then replaced together
-                until = monotonic() + _TURN
+                until = monotonic() + _TURN / 16  # the loop then runs at once all that has been begun
                 continue
             task = self.tasks[self.index]
             self.index, self.free = self.index + 1, self.free - 1
@@ -299,18 +299,17 @@ class _Run(AbstractContextManager["_Run"]):
     def send_trip(self) -> None:
         if not self.stopping() and (task := self.draw()) is not None:
             self.queued += 1
-            self.begin(task)
+            self.context.run(self.begin, task)
 
-    def draw(self) -> BackgroundTask | None:
-        """Take the next task if it is for a thread; the threads draw, too."""
-        if self.group:
-            try:
+    def draw(self) -> BackgroundTask | None:  # the next one if it is for a thread; the threads draw, too
+        try:
+            if self.group:
                 return self.waiting.popleft()
-            except IndexError:
-                return None
-        left: int = self.source.__length_hint__()  # exhausted, the iterator would miss what is added later
-        if left and type(task := self.tasks[-left]) is self.threaded and task.func is not task._async_func:
-            return next(self.source) if left == self.source.__length_hint__() else None  # no add came in between
+            left: int = self.source.__length_hint__()  # exhausted, the iterator would miss what is added later
+            if left and type(task := self.tasks[-left]) is self.threaded and task.func is not task._async_func:
+                return next(self.source, None) if left == self.source.__length_hint__() else None  # no add in between
+        except IndexError:  # another thread has drawn the last one, or somebody has taken it out of the list
+            return None
         return None
 
     def heard(self, trip: _Trip) -> None:
@@ -349,7 +348,7 @@ class _Trip:
                 try:
                     await done.wait()
                 except asyncio.CancelledError as exc:
-                    self.cancelled = exc
+                    self.cancelled = exc.with_traceback(None)  # which would make a cycle
                     self.call.cancel()
             if not self.call.cancelled():
                 self.result = self.call.result()
@@ -377,10 +376,11 @@ class _Trip:
             raise vars(self).pop("cancelled")
 
     def call_functions(self) -> object:
-        run, task, until, spent = self.run, self.task, monotonic() + _TURN, thread_time() + _TURN
+        run, until, cpu = self.run, monotonic() + _TURN, thread_time() + _TURN
+        task = self.task if self.cancelled is None else None
         if run and run.group:
             self.loop.call_soon_threadsafe(run.heard, self)
-        while task is not None and self.cancelled is None:
+        while task is not None:
             self.task = task
             try:
                 result = self.context.copy().run(task.func, *task.args, **task._kwargs or {})
@@ -389,7 +389,7 @@ class _Trip:
                 return None
             if not run or (result is not None and inspect.isawaitable(result)):
                 return result
-            late = monotonic() >= until and thread_time() >= spent  # while it blocks, the loop does not feel it
+            late = self.cancelled or (monotonic() >= until and thread_time() >= cpu)  # the loop feels no blocking
             # Where a limit gives an order, a task drawn here could overtake one on its way to a thread.
             back = late or (run.group and (run.failing or run.container.limit or run.index < len(run.tasks)))
             task = None if back else run.draw()

@@ -1829,6 +1829,111 @@ class NothingIsLost(AsyncTestCase):
         tasks = [BackgroundTask(cancels_itself), BackgroundTask(door), BackgroundTask(opens)]
         await BackgroundTasks(tasks, True, limit=2)()
 
+    async def test_a_sequence_ends_with_the_cancellation_that_one_of_its_tasks_has_asked_for(self):
+        async def shuts_down():
+            asyncio.current_task().cancel()
+
+        for options in ({}, {"fail_fast": False}, {"on_error": lambda *_: None}):
+            for follower in (fails_async, spin_async):
+                with self.subTest(options=options, follower=follower):
+                    log = Log()
+                    tasks = [BackgroundTask(shuts_down), BackgroundTask(log.coro, 1), BackgroundTask(follower)]
+                    raised = await outcome(self.go(BackgroundTasks(tasks, **options)))
+                    self.assertEqual((type(raised), log), (asyncio.CancelledError, []))
+
+    async def test_threads_whose_asyncio_tasks_are_cancelled_on_their_own_drop_nothing_that_waits(self):
+        log, gate = Log(), self.gate()
+        begun = Log()
+
+        def waits(item):
+            begun.sync(item)
+            gate()
+            log.sync(item)
+
+        run = self.go(BackgroundTasks([BackgroundTask(waits, item) for item in range(60)], as_group=True))
+        await until(lambda: len(begun) == 40)
+        name = f"{__name__}.{waits.__qualname__}"
+        children = [task for task in asyncio.all_tasks() if task.get_name() == name]
+        for child in children:
+            child.cancel()
+        gate.open()
+        await run
+        self.assertGreaterEqual(len(log), 100 - len(children))  # a child that waits for a thread may be among them
+
+    async def test_a_group_that_is_entered_again_keeps_to_its_limit(self):
+        most, running, lock = 0, 0, threading.Lock()
+
+        def counts():
+            nonlocal most, running
+            with lock:
+                running += 1
+                most = max(most, running)
+            time.sleep(0.01)
+            with lock:
+                running -= 1
+
+        run = self.go(BackgroundTasks([BackgroundTask(counts) for _ in range(12)], as_group=True, limit=2))
+        name = f"{__name__}.{counts.__qualname__}"
+        while not (children := [task for task in asyncio.all_tasks() if task.get_name() == name]):
+            await asyncio.sleep(0)
+        for child in children:
+            child.cancel()
+        await run
+        self.assertEqual(most, 2)
+
+    async def test_a_task_factory_that_knows_of_nothing_new_serves_a_group(self):
+        for mode, container in modes():
+            with self.subTest(mode):
+                log = Log()
+                tasks = [BackgroundTask(func, item) for item in range(9) for func in (log.sync, log.coro)]
+                self.loop.set_task_factory(lambda loop, coro: asyncio.Task(coro, loop=loop))
+                try:
+                    await container(tasks)()
+                finally:
+                    self.loop.set_task_factory(None)
+                self.assertEqual(sorted(log), sorted([*range(9), *range(9)]))
+
+    async def test_a_task_without_a_function_but_with_a_call_of_its_own_runs(self):
+        class Tick(BackgroundTask):
+            def __init__(self, log):
+                self.func, self.args, self.kwargs, self.log = None, (), {}, log
+
+            async def __call__(self):
+                self.log.append("tick")
+
+        for mode, container in modes():
+            with self.subTest(mode):
+                log = Log()
+                await container([Tick(log), Tick(log)])()
+                self.assertEqual(log, ["tick", "tick"])
+
+    async def test_a_failure_after_the_cancellation_leaves_no_cycle(self):
+        self.addCleanup(gc.enable)
+        for container in (None, BackgroundTasks):
+            gate, argument = self.gate(), Argument()
+            kept = weakref.ref(argument)
+
+            def fails_late(argument, gate=gate):
+                gate()
+                raise ValueError
+
+            task = BackgroundTask(fails_late, argument)
+            run = self.go(task if container is None else container([task]))
+            del argument, task
+            await gate.reached()
+            run.cancel()
+            await asyncio.sleep(0)
+            gc.collect()
+            gc.disable()
+            gate.open()
+            with contextlib.suppress(ValueError):
+                await run
+            del run
+            with contextlib.suppress(TimeoutError):  # a thread may hold on to it for a moment
+                await bounded(until(lambda: kept() is None), 0.5)  # noqa: B023
+            self.assertIsNone(kept())
+            gc.enable()
+
     async def test_a_task_group_that_fails_inside_a_function_stops_no_other_task(self):
         async def fails_later():  # an eager child that fails at once leaves a stray cancellation on 3.12
             await asyncio.sleep(0)
@@ -2472,6 +2577,10 @@ class Foreground(AsyncTestCase):
             # A thousand times a tenth of a millisecond: a hundred turns, on any machine.
             run = self.go(BackgroundTasks([kind(spin_async) for _ in range(1000)]))
             self.assertGreater(await self.ticks(run), 30)
+
+    async def test_a_group_of_async_tasks_that_never_wait_lets_the_loop_in(self):
+        run = self.go(BackgroundTasks([BackgroundTask(spin_async) for _ in range(1000)], as_group=True))
+        self.assertGreater(await self.ticks(run), 15)
 
     async def test_a_sequence_that_turns_heavy_lets_the_loop_in_soon(self):
         async def light():
