@@ -1881,17 +1881,22 @@ class NothingIsLost(AsyncTestCase):
         await run
         self.assertEqual(most, 2)
 
-    async def test_a_task_factory_that_knows_of_nothing_new_serves_a_group(self):
+    async def test_a_task_factory_that_knows_of_no_context_serves_a_group(self):
+        def factory(loop, coro, context=None, **_):  # uvloop says always that there is none
+            contexts.add(context)
+            return asyncio.Task(coro, loop=loop)
+
+        contexts = {None}
         for mode, container in modes():
             with self.subTest(mode):
                 log = Log()
                 tasks = [BackgroundTask(func, item) for item in range(9) for func in (log.sync, log.coro)]
-                self.loop.set_task_factory(lambda loop, coro: asyncio.Task(coro, loop=loop))
+                self.loop.set_task_factory(factory)
                 try:
                     await container(tasks)()
                 finally:
                     self.loop.set_task_factory(None)
-                self.assertEqual(sorted(log), sorted([*range(9), *range(9)]))
+                self.assertEqual((contexts, sorted(log)), ({None}, sorted([*range(9), *range(9)])))
 
     async def test_a_task_without_a_function_but_with_a_call_of_its_own_runs(self):
         class Tick(BackgroundTask):
