@@ -2691,13 +2691,17 @@ class Starting(AsyncTestCase):
         def raises_another(task, exc):
             raise LookupError
 
+        async def fails_later():  # an eager task that fails at once is a cycle by itself
+            await asyncio.sleep(0)
+            raise ValueError
+
         gc.collect()
         self.addCleanup(gc.enable)
         gc.disable()
-        runs = [BackgroundTask(fails), BackgroundTask(fails_async), BackgroundTasks([BackgroundTask(fails)])]
+        runs = [BackgroundTask(fails), BackgroundTask(fails_later), BackgroundTasks([BackgroundTask(fails)])]
         for options in ({}, {"fail_fast": False}, {"on_error": raises_another}):
-            runs.append(BackgroundTasks([BackgroundTask(fails), BackgroundTask(fails_async)], **options))
-            runs.append(BackgroundTasks([BackgroundTask(fails_async), BackgroundTask(fails)], **options))
+            runs.append(BackgroundTasks([BackgroundTask(fails), BackgroundTask(fails_later)], **options))
+            runs.append(BackgroundTasks([BackgroundTask(fails_later), BackgroundTask(fails)], **options))
         for run in runs:
             with self.subTest(run=run):
                 run.start()
