@@ -186,13 +186,13 @@ class _Run(AbstractContextManager["_Run"]):
 
     def __init__(self, container: BackgroundTasks) -> None:
         self.container, self.tasks, self.source = container, container.tasks, cast(Any, iter(container.tasks))
-        self.failures, self.parent = list[Any](), cast(Any, asyncio.current_task())
+        self.failures, self.parent = cast(Any, []), cast(Any, asyncio.current_task())
         self.requests, self.checked = self.parent.cancelling(), monotonic()
         heir, executor = _inherited.get()
         self.executor = executor if heir is container and container.executor is None else container.executor
         plain = BackgroundTask if BackgroundTask.__call__ is _original_call else None  # patched, it must be called
         self.inline = plain if self.executor is None else None
-        self.threaded = None if _is_foreign(self.executor) else plain
+        self.threaded = plain if self.executor is None or not _is_foreign(self.executor) else None
 
     def __exit__(self, kind: object, exc: BaseException | None, traceback: object) -> None:
         if self.failing and self.group and sys.version_info < (3, 13):
