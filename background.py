@@ -56,7 +56,7 @@ class BackgroundTask:
         self._async_func: object = func if is_async else None  # not a flag, which a `func` set later would belie
 
     @property
-    def kwargs(self) -> dict[str, Any]:
+    def kwargs(self) -> dict[str, Any]:  # of the task's own, to be changed like `args` and `func`
         self._kwargs = {} if self._kwargs is None else self._kwargs
         return self._kwargs
 
@@ -265,7 +265,7 @@ class _Run(AbstractContextManager["_Run"]):
         self.context, self.waiting = copy_context(), deque[BackgroundTask]()  # sync tasks, for the next thread to draw
         # A task that is cancelled before its first step begins no other: the group is then entered again.
         while (self.index < len(self.tasks) or self.waiting) and not self.stopping():
-            self.free, self.queued, self.filling = (self.container.limit or sys.maxsize) - len(self.waiting), 0, False
+            self.free, self.queued, self.filling = (self.container.limit or sys.maxsize) - len(self.waiting), 0, True
             async with asyncio.TaskGroup() as self.group:
                 await asyncio.sleep(0)  # a cancellation still to be delivered comes before anything begins
                 self.group.create_task(self.fill(), name=_name(self.container))
@@ -280,7 +280,7 @@ class _Run(AbstractContextManager["_Run"]):
 
     async def fill(self) -> None:
         """Begin the next tasks of a group, as many as the limit leaves free, and let the loop in again and again."""
-        self.filling, until = True, 0.0
+        until = 0.0
         while self.index < len(self.tasks) and self.free > 0 and not self.stopping():
             if monotonic() >= until:
                 await asyncio.sleep(0)  # at first, too: what ends in the same step is then replaced together
