@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
-# Copyright (c) 2026 The background.py authors. Copy this file; keep this notice. "As is", without any warranty.
-# pyright: reportPrivateUsage=false
-"""Background tasks for asyncio in one file: a call kept for later, and a container of them, run in order or as a group.
+# Copyright (c) 2026 The background.py authors. Copy this file; keep this notice.
+"""Background tasks for asyncio: a call kept for later, and a container of such calls.
 
-A task runs when it is awaited (by a framework, after the response) or started: an async function on the event loop, any
-other in a thread. In order, the first failure stops the rest; in a group, it cancels the others. A cancelled run begins
-nothing more, waits for the functions that threads are running, and drops no error.
+A task runs when it is awaited (by a framework, after the response) or started: an async
+function on the event loop, any other in a thread. In order, the first failure stops the
+rest; in a group, it cancels the others. A cancelled run begins nothing more, waits for
+the functions that threads are running, and drops no error.
 """
 
 from __future__ import annotations
@@ -15,435 +15,668 @@ import functools
 import inspect
 import os
 import sys
+from asyncio import (
+    AbstractEventLoop,
+    CancelledError,
+    Event,
+    Task,
+    TaskGroup,  # Python 3.11 or newer
+)
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from concurrent import futures
-from contextlib import AbstractContextManager, suppress
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext, suppress
 from contextvars import ContextVar, copy_context
-from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE, CO_GENERATOR
-from time import monotonic, thread_time
-from types import FunctionType
-from typing import Any, Final, ParamSpec, cast
+from time import monotonic
+from types import AsyncGeneratorType, FunctionType, GeneratorType
+from typing import Any, Final, ParamSpec
 
 __all__ = ("BackgroundTask", "BackgroundTasks", "drain")
-__version__ = "1.0.0"
+__version__ = "2.0.0"
+
 P = ParamSpec("P")
 
 
 class BackgroundTask:
-    """A call kept for later: `await task()` runs `func(*args, **kwargs)` and returns None, any number of times.
+    """A call kept for later: `await task()` runs `func(*args, **kwargs)`, returns None.
 
         task = BackgroundTask(send_email, "ada@example.org", subject="Welcome")
 
-    An async function runs on the event loop, any other callable in a thread, in a copy of the caller's context; if that
-    returns an awaitable, it is then awaited on the loop. Raises TypeError, when made, for what is not callable, for a
-    coroutine object and for a generator function. A failure is raised as it is, with a note that names the function;
-    only a StopIteration or asyncio.CancelledError of a sync function comes as the cause of a RuntimeError.
+    An async function runs on the event loop, any other callable in a thread, in a copy of
+    the caller's context; an awaitable that it returns is then awaited. It may run again,
+    and several times at once. A failure is raised as it is, with a note that names the
+    function; a StopIteration or asyncio.CancelledError of a sync function as the cause of
+    a RuntimeError. TypeError for what cannot be called, or would run nothing.
 
-    Cancellation: an async function is cancelled; a function still queued for a thread never begins. One that a thread
-    is running cannot be stopped: the `await` ends when it has ended, with its exception if it failed.
-    `asyncio.wait({task.start()}, timeout=seconds)` stops the waiting without stopping the work.
+    Cancellation: an async function is cancelled; one still queued for a thread never
+    begins; one that a thread is running cannot be stopped: the `await` ends when it has
+    ended, with its exception if it failed. `asyncio.wait({task.start()}, timeout=1)`
+    stops the waiting without stopping the work.
     """
 
-    __slots__ = ("__weakref__", "_async_func", "_kwargs", "args", "func")
-
-    def __init__(self, /, func: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
+    def __init__(
+        self, /, func: Callable[P, object], *args: P.args, **kwargs: P.kwargs
+    ) -> None:
         self.func: Callable[..., Any] = func
         self.args: tuple[Any, ...] = args
-        self._kwargs: dict[str, Any] | None = kwargs or None  # an empty dict would take as much memory as the rest
-        flags = func.__code__.co_flags if type(func) is FunctionType else CO_GENERATOR
-        is_async = flags & CO_COROUTINE or ((flags & _GENERATES or func.__dict__) and _is_async(func))
-        self._async_func: object = func if is_async else None  # not a flag, which a `func` set later would belie
-
-    @property
-    def kwargs(self) -> dict[str, Any]:  # of the task's own, to be changed like `args` and `func`
-        self._kwargs = {} if self._kwargs is None else self._kwargs
-        return self._kwargs
-
-    @kwargs.setter
-    def kwargs(self, kwargs: dict[str, Any]) -> None:
-        self._kwargs = kwargs
+        self.kwargs: dict[str, Any] = kwargs
+        self.is_async: bool = _is_async(func)
 
     async def __call__(self) -> None:
-        """Run the function. Where this is overridden or patched, containers still run each task through it."""
+        """Run the function. Where a subclass overrides this, containers run it so."""
         try:
-            if self.func is self._async_func:
-                await (self.func(*self.args, **self._kwargs) if self._kwargs else self.func(*self.args))
+            if self.is_async and not self.kwargs:
+                await self.func(*self.args)  # (faster)
+            elif self.is_async:
+                await self.func(*self.args, **self.kwargs)
             else:
-                heir, executor = _inherited.get()
-                await _Trip(self).go(executor if heir is self else None)
+                await _Trip(self).go(_executor.get())
         except Exception as exc:
-            _add_note(exc, self)
+            _blame(self, exc)
             raise
 
-    def start(self) -> asyncio.Task[None]:
-        """Run it now, in the background of the running event loop; RuntimeError if there is none. Returns the
-        asyncio.Task, named after the function and kept referenced until it ends. Cancel it to cancel the work.
-        A failure that nobody awaits is reported by asyncio ("exception was never retrieved")."""
-        loop = asyncio.get_running_loop()
-        mark, context, name = object(), copy_context(), _name(self)  # a mark: the task in its own context were a cycle
-        context.run(_marks.set, (*(outer for outer in _marks.get() if outer in _started), mark))
-        _started[mark] = None  # an eager task may ask before create_task has returned
-        _started[mark] = started = context.run(loop.create_task, self(), name=name)
-        started.add_done_callback(lambda _: _started.pop(mark))
-        return started
+    def start(self) -> Task[None]:
+        """Run it now, in the background of the running event loop (else RuntimeError).
+
+        The asyncio.Task is named after the function and kept referenced until it ends;
+        asyncio reports a failure that nobody awaits.
+        """
+        return _start(self)
 
     def __repr__(self) -> str:
-        return _name(self) if isinstance(self, BackgroundTasks) else f"{type(self).__name__}({_name(self)})"
+        return f"{type(self).__name__}({_name(self)})"
 
 
 class BackgroundTasks(BackgroundTask):
-    """A list of tasks that run in order or as a group; itself a BackgroundTask, so containers nest.
+    """A list of tasks that run in order or as a group; itself a task, so they nest.
 
-        tasks = BackgroundTasks(on_error=lambda task, exc: log.error("%r failed", task, exc_info=exc))
+        tasks = BackgroundTasks(on_error=lambda task, exc: log.error("%r", task))
         tasks.add_task(send_email, "ada@example.org")
 
-    tasks: any iterable of BackgroundTask, copied. as_group: whether `await tasks()` runs them concurrently. limit: how
-    many tasks of a group run at a time, from 1; None: all. fail_fast: whether a failure stops the run; if not, all
-    failures are raised in one ExceptionGroup at the end. on_error: sync or async, called on the loop with the task and
-    its exception for each failure as it happens. If it returns, the failure is dealt with; what it raises takes its
-    place. executor: runs the sync functions, also those of nested containers without one; None: a pool of 40 threads. A
-    ThreadPoolExecutor gets the context too, any other only the function and its arguments, pickled for other processes.
-    TypeError or ValueError for what is none of this. What a running task adds, from a thread too, runs in the same run.
+    tasks: any iterable, copied. What a running task adds runs in the same run.
+    as_group: whether `await tasks()` runs them concurrently.
+    limit: how many tasks of a group run at a time, from 1; None: all.
+    fail_fast: whether a failure stops the run; if not, all are raised at its end, in an
+        ExceptionGroup.
+    on_error: sync or async, called on the loop with task and exception for each failure.
+        If it returns, that is dealt with; what it raises takes its place.
+    executor: for the sync functions, also of what is awaited within the run and has none
+        of its own; None: a pool of 40 threads. Only a ThreadPoolExecutor gets the context.
+    TypeError or ValueError for what is none of this, when made and again when run.
 
-    Cancellation: what has not begun never begins, what runs ends as in BackgroundTask. A run that is being cancelled
-    isolates no failure and calls no `on_error`; failures collected before are raised, not lost.
+    Cancellation: what has not begun never begins, what runs ends as in BackgroundTask.
+    Failures collected before are raised, not lost, and no more are isolated.
     """
 
-    __slots__ = ("as_group", "executor", "fail_fast", "limit", "on_error", "tasks")
-
     def __init__(
-        self, tasks: Iterable[BackgroundTask] | None = None, as_group: bool = False, *, limit: int | None = None,
-        fail_fast: bool = True, on_error: Callable[[BackgroundTask, Exception], object] | None = None,
-        executor: futures.Executor | None = None,
-    ) -> None:  # fmt: skip
-        self.tasks: list[BackgroundTask] = [] if tasks is None else list(tasks)
-        for item in self.tasks:
-            if not isinstance(item, BackgroundTask):  # pyright: ignore[reportUnnecessaryIsInstance]
-                raise TypeError(f"tasks must hold BackgroundTask objects, got {type(item).__name__}: wrap it in one")
-        if limit is not None and not isinstance(limit, int):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise TypeError(f"limit must be an int, or None for no limit, got {type(limit).__name__}")
-        if limit is not None and limit < 1:
-            raise ValueError(f"limit must be at least 1, or None for no limit, got {limit}")
-        if on_error is not None and not callable(on_error):
-            raise TypeError(f"on_error must be callable as on_error(task, exception), got {type(on_error).__name__}")
-        self.as_group, self.limit, self.fail_fast = as_group, limit, fail_fast
-        self.on_error, self.executor = on_error, executor
-        self.args, self._kwargs, self._async_func = (), None, None
+        self,
+        tasks: Iterable[BackgroundTask] | None = None,
+        as_group: bool = False,
+        *,
+        limit: int | None = None,
+        fail_fast: bool = True,
+        on_error: Callable[[BackgroundTask, Exception], object] | None = None,
+        executor: Executor | None = None,
+    ) -> None:
+        self.tasks: list[BackgroundTask] = _listed(() if tasks is None else tasks)
+        self.as_group = as_group
+        self.limit = limit
+        self.fail_fast = fail_fast
+        self.on_error = on_error
+        self.executor = executor
+        self.args, self.kwargs, self.is_async = (), {}, True
+        _check(self)
 
-    @property
-    def func(self) -> Callable[[], Coroutine[Any, Any, None]]:  # type: ignore[override]
-        """The method that `await tasks()` runs. (Stored, it would be a cycle, and a copy would run the original.)"""
+    @property  # (kept, it would be a cycle, and wrong once `as_group` is changed)
+    def func(self) -> Callable[..., Any]:  # type: ignore[override]
+        """The method that `await tasks()` runs."""
         return self.run_as_group if self.as_group else self.run_single
 
-    def __getstate__(self) -> object:  # for copy and pickle: all but `func`
-        members, slots = cast("tuple[Any, dict[str, Any]]", super().__getstate__())
-        return members, {name: slots[name] for name in slots if name != "func"} | {"tasks": list(self.tasks)}
-
-    def add_task(self, /, func: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
+    def add_task(
+        self, /, func: Callable[P, object], *args: P.args, **kwargs: P.kwargs
+    ) -> None:
         """Append BackgroundTask(func, *args, **kwargs); raises what that raises."""
-        new = BackgroundTask(func, *args, **kwargs) if kwargs else BackgroundTask(func, *args)  # type: ignore[call-arg]
-        self.tasks.append(new)  # (to hand on an empty dict takes as long as to make a task)
+        self.tasks.append(BackgroundTask(func, *args, **kwargs))
 
     async def run_single(self) -> None:
-        """Run the tasks one after the other. The first failure stops the run and is raised as it is."""
-        with _Run(self) as run:
-            await run.work(run.source)
+        """Run the tasks one after the other; the first failure is raised as it is."""
+        with _Run(self, in_order=True) as run:
+            while await run.work():
+                async with TaskGroup() as run.group:
+                    await run.fill()
 
     async def run_as_group(self) -> None:
-        """Run the tasks concurrently, on asyncio.TaskGroup: handed over in order, at most `limit` at a time. The first
-        failure cancels the others; all failures are raised in one ExceptionGroup."""
+        """Run the tasks concurrently, on asyncio.TaskGroup, handed over in order.
+
+        The first failure cancels the others; all are raised in one ExceptionGroup.
+        """
         with _Run(self) as run:
-            await run.in_group()
+            async with TaskGroup() as run.group:
+                await run.fill()
 
     async def __call__(self) -> None:
         """Run the tasks, as a group if `as_group`, otherwise one after the other."""
         await self.func()
 
+    def __repr__(self) -> str:
+        return _name(self)
+
 
 async def drain() -> None:
-    """Wait until everything started on the running event loop has ended, tasks started meanwhile included. Raises none
-    of their errors. Called from inside a started task, it waits neither for that task nor for another that is itself in
-    drain(), so it cannot deadlock. Cancellation ends the waiting, not the tasks: use asyncio.timeout."""
-    loop, marks = asyncio.get_running_loop(), _marks.get()
-    _draining.extend(marks)
+    """Wait until everything started on the running event loop has ended.
+
+    Tasks started meanwhile are included, none of their errors is raised. From inside a
+    started task, it waits neither for that one nor for others that are in drain(), so it
+    cannot deadlock. Cancellation ends the waiting, not the tasks: use asyncio.timeout.
+    """
+    started = _started.setdefault(asyncio.get_running_loop(), {})
+    inside = [mark for mark in _marks.get() if mark in started]
+    _draining.extend(inside)
     try:
-        while pending := [
-            task for mark in _started.keys() - (_draining if marks else ())
-            if (task := _started.get(mark)) and task.get_loop() is loop and not task.done()
-        ]:  # fmt: skip
-            await asyncio.wait(pending)
+        while others := [
+            task
+            for mark, task in started.items()
+            if task and not task.done() and not (inside and mark in _draining)
+        ]:
+            await asyncio.wait(others)
     finally:
-        for mark in marks:
+        for mark in inside:
             _draining.remove(mark)
 
 
+# A run of a container
+
+_TURN: Final = 0.001  # seconds for which a run may keep the event loop from other work
+_AT_ONCE: Final = 16  # tasks that a group begins before it lets the loop in
+_QUEUED_AT_ONCE: Final = 100  # sync tasks, likewise
+
+# How many trips may be on their way to threads that have not begun them. While functions
+# hold the interpreter lock, the loop hears that one has begun when they are over: few
+# threads stand in its way. While they block, it hears at once, until all are busy.
+_ON_THEIR_WAY: Final = 4
+
+# The executor in force: that of the innermost run which has one.
+_executor: ContextVar[Executor | None] = ContextVar("executor", default=None)
+
+
 class _Run(AbstractContextManager["_Run"]):
-    """One run of a container, in order or as a group. On leaving it, the failures that it has collected are raised."""
+    """One `await container()`, which raises on leaving what it has collected.
 
-    group, named = cast(Any, None), object()  # named: the function that `name` belongs to
-    index, failing, filling = 0, False, False  # index: of the group's next task; those added meanwhile stand behind it
+    A sequence awaits tasks directly, unless they are for threads, or failures are to be
+    isolated. All else are members of a TaskGroup, whose body begins them and stays until
+    the last has ended: so it is the body that is cancelled when one fails, and its
+    `cancelling()` comes out right on every Python. It calls no function of a user, which
+    might leave that count wrong: when it has grown, the run is being cancelled.
+    """
 
-    def __init__(self, container: BackgroundTasks) -> None:
-        self.container, self.tasks, self.source = container, container.tasks, cast(Any, iter(container.tasks))
-        self.failures, self.parent = cast(Any, []), cast(Any, asyncio.current_task())
-        self.requests, self.checked = self.parent.cancelling(), monotonic()
-        heir, executor = _inherited.get()
-        self.executor = executor if heir is container and container.executor is None else container.executor
-        plain = BackgroundTask if BackgroundTask.__call__ is _original_call else None  # patched, it must be called
-        self.inline = plain if self.executor is None else None
-        self.threaded = plain if self.executor is None or not _is_foreign(self.executor) else None
+    group: TaskGroup
 
-    def __exit__(self, kind: object, exc: BaseException | None, traceback: object) -> None:
-        if self.failing and self.group and sys.version_info < (3, 13):
-            self.parent.uncancel()  # which TaskGroup forgets, having cancelled it to wake it up
-        del self.parent  # no cycle with what is raised (hence the list in `failed`): asyncio's report would be late
-        if isinstance(exc, BaseExceptionGroup if self.group else Exception) and not self.container.fail_fast:
-            self.failures.extend(cast(Any, exc).exceptions if self.group else [exc])
-            exc = None
-        if self.failures and (exc is None or isinstance(exc, asyncio.CancelledError)):
-            raise BaseExceptionGroup("failures of background tasks", vars(self).pop("failures")) from None
+    def __init__(self, container: BackgroundTasks, in_order: bool = False) -> None:
+        _check(container)
+        self.container = container
+        self.tasks = container.tasks
+        self.in_order = in_order
+        self.directly = in_order and container.fail_fast and container.on_error is None
+        self.limit = 1 if in_order else container.limit or sys.maxsize
+        inherited = _executor.get()
+        self.executor = inherited if container.executor is None else container.executor
+        self.token = _executor.set(self.executor)
+        self.in_threads = _has_threads(self.executor)
+        self.parent = asyncio.current_task()
+        self.requests = 0
+        self.numbered = enumerate(self.tasks, 1)  # of a list that may grow
+        self.position = 0  # of the next task
+        self.unbegun = 0  # tasks handed to members that have not begun them
+        self.waiting: deque[BackgroundTask] = deque()  # for threads, which draw them
+        self.on_their_way: set[_Trip | None] = set()
+        self.members: set[Task[None]] = set()
+        self.changed = Event()
+        self.aborted = False
+        self.failures: list[BaseException] = []
+        self.end: BaseException | None = None  # what stops a sequence
 
-    async def work(self, tasks: Iterable[BackgroundTask]) -> None:
-        """Run tasks one after the other: those of a sequence, or one of a group, which then begins what comes next."""
-        plain, group, left, size, until = self.inline, self.group, 1, 1, self.checked + _TURN
-        for task in tasks:
-            trip = None
-            if not group and self.parent.cancelling() != self.requests:
-                await asyncio.sleep(0)  # a cancellation still to be delivered comes before anything begins
-                self.requests = self.parent.cancelling()
-            try:
-                if type(task) is plain and (func := task.func) is task._async_func:
-                    await (func(*task.args, **kwargs) if (kwargs := task._kwargs) else func(*task.args))
-                elif type(task) is self.threaded and task.func is not task._async_func:
-                    await (trip := _Trip(task, self)).go(self.executor)
-                else:  # its `__call__` learns of the executor by a context variable
-                    _inherited.set((task.func if isinstance(task.func, BackgroundTask) else task, self.executor))
-                    try:
-                        await task()
-                    finally:
-                        _inherited.set((None, None))
-            except asyncio.CancelledError:
-                if not group or self.stopping():
-                    raise
-            except Exception as exc:
-                await self.failed(trip.task if trip else task, [exc])
-            if group:
-                self.free += 1
-                if self.index < len(self.tasks) and not (self.filling or self.stopping()):
-                    self.filling = True
-                    self.context.run(group.create_task, self.fill(), name=_name(self.container))
-                return
-            left -= 1
-            if not left:  # after each heavy task, but up to eight light ones: to ask for the time takes as long as one
-                size = (2 * size if size < 8 else 8) if (now := monotonic()) < self.checked + _TURN / 8 else 1
-                left, self.checked = size, now
-                if now >= until:
-                    await asyncio.sleep(0)
-                    until = monotonic() + _TURN
+    def __exit__(self, kind: object, exc: BaseException | None, tb: object) -> None:
+        with suppress(ValueError):  # when closed from elsewhere, in another context
+            _executor.reset(self.token)
+        failures, raised = self.failures, self.end or exc
+        also = getattr(raised, "exceptions", ())
+        self.failures, self.end, self.parent = [], None, None  # (they were cycles)
+        try:
+            if failures and isinstance(raised, _COLLECTED_FIRST):
+                failures += also
+                raised = BaseExceptionGroup("failures of background tasks", failures)
+            never = len(self.tasks) - self.position + len(self.waiting) + self.unbegun
+            if never and isinstance(raised, Exception):
+                tasks = f"task{'s' * (never > 1)} of {_name(self.container)}"
+                _add_note(raised, f"{never} {tasks} never began")
+            if raised is not None and raised is not exc:
+                raise raised
+        finally:
+            del exc, raised  # (in a frame through which they leave: cycles)
 
-    async def failed(self, task: BackgroundTask, failure: list[Exception]) -> None:
-        if isinstance(failure[0], BaseExceptionGroup) and not self.group and sys.version_info < (3, 13):
-            self.requests += task.func is task._async_func  # which may have had a TaskGroup of its own: see __exit__
-        if type(task) is BackgroundTask:
-            _add_note(failure[0], task)
-        if self.container.on_error is not None and not self.stopping():
-            with suppress(asyncio.CancelledError):  # a handler that is cancelled has not dealt with the failure
+    def for_thread(self, task: BackgroundTask) -> bool:
+        """Whether a thread may run it after another, without coming back in between."""
+        return self.in_threads and type(task) is BackgroundTask and not task.is_async
+
+    async def work(self) -> bool:
+        """Await tasks of a sequence directly; return whether a member is needed next."""
+        if self.end is not None or not self.directly:
+            return self.end is None and self.position < len(self.tasks)
+        until = monotonic() + _TURN
+        numbered = self.numbered
+        for self.position, task in numbered:
+            if type(task) is BackgroundTask and task.is_async:
                 try:
-                    handled = self.container.on_error(task, failure[0])
-                    if inspect.isawaitable(handled):
-                        await handled
-                    return
-                except Exception as raised:
-                    failure = [raised]
-        if self.container.fail_fast or self.stopping():
-            self.failing = self.failing or not self.stopping()
-            raise failure.pop()
-        self.failures += failure
-
-    async def in_group(self) -> None:
-        self.context, self.waiting = copy_context(), deque[BackgroundTask]()  # sync tasks, for the next thread to draw
-        # A task that is cancelled before its first step begins no other: the group is then entered again.
-        while (self.index < len(self.tasks) or self.waiting) and not self.stopping():
-            self.free, self.queued, self.filling = (self.container.limit or sys.maxsize) - len(self.waiting), 0, True
-            async with asyncio.TaskGroup() as self.group:
-                await asyncio.sleep(0)  # a cancellation still to be delivered comes before anything begins
-                self.group.create_task(self.fill(), name=_name(self.container))
-
-    def stopping(self) -> bool:
-        return self.failing or self.parent.cancelling() > self.requests  # in a sequence, since the task has begun
-
-    def begin(self, task: BackgroundTask) -> None:
-        if task.func is not self.named:
-            self.named, self.name = task.func, _name(task)
-        self.group.create_task(self.work((task,)), name=self.name)
+                    await task.func(*task.args, **task.kwargs)
+                except Exception as exc:
+                    _blame(task, exc)
+                    raise
+            elif self.for_thread(task):
+                self.waiting.append(task)
+                return True
+            else:
+                await task()
+            if monotonic() >= until:
+                await asyncio.sleep(0)
+                until = monotonic() + _TURN
+        return False
 
     async def fill(self) -> None:
-        """Begin the next tasks of a group, as many as the limit leaves free, and let the loop in again and again."""
-        until = 0.0
-        while self.index < len(self.tasks) and self.free > 0 and not self.stopping():
-            if monotonic() >= until:
-                await asyncio.sleep(0)  # at first, too: what ends in the same step is then replaced together
-                until = monotonic() + _TURN / 16  # the loop then runs at once all that has been begun
-                continue
-            task = self.tasks[self.index]
-            self.index, self.free = self.index + 1, self.free - 1
-            if type(task) is self.threaded and task.func is not task._async_func:
-                self.waiting.append(task)
-            else:
-                self.begin(task)
-        self.filling = False
-        if not self.queued:
-            self.send_trip()
-
-    def send_trip(self) -> None:
-        if not self.stopping() and (task := self.draw()) is not None:
-            self.queued += 1
-            self.context.run(self.begin, task)
-
-    def draw(self) -> BackgroundTask | None:  # the next one if it is for a thread; the threads draw, too
+        """Begin members of the group, and stay until all have ended."""
         try:
-            if self.group:
-                return self.waiting.popleft()
-            left: int = self.source.__length_hint__()  # exhausted, the iterator would miss what is added later
-            if left and type(task := self.tasks[-left]) is self.threaded and task.func is not task._async_func:
-                return next(self.source, None) if left == self.source.__length_hint__() else None  # no add in between
-        except IndexError:  # another thread has drawn the last one, or somebody has taken it out of the list
-            return None
+            await asyncio.sleep(0)  # a cancellation still to be delivered comes first
+            self.requests = _cancelling(self.parent)
+            while True:
+                self.changed.clear()
+                if all(self.take_next() for _ in range(_AT_ONCE)):
+                    await asyncio.sleep(0)
+                elif self.members:
+                    await self.changed.wait()
+                else:
+                    break
+            await asyncio.sleep(0)  # if an eager task has failed, be cancelled in here
+        except CancelledError:
+            if not self.aborted:  # by TaskGroup: a second time would disturb a cleanup
+                for member in self.members:
+                    member.cancel()
+            while self.members:  # here, for TaskGroup would wait, but not idly
+                self.changed.clear()
+                await _wait_idly(self.changed)
+            if not isinstance(self.end, Exception):
+                raise
+        finally:
+            del self.group  # (it holds the asyncio task of this run: a cycle)
+
+    def stopping(self) -> bool:
+        return self.end is not None or _cancelling(self.parent) > self.requests
+
+    def take_next(self) -> bool:
+        """Queue what threads may draw, then begin a member, if one may begin now."""
+        if self.stopping():
+            return False
+        for _ in range(_QUEUED_AT_ONCE):
+            if not self.is_next_for_thread():
+                break
+            self.position, task = next(self.numbered)
+            self.waiting.append(task)
+        free = len(self.members) < self.limit
+        if free and len(self.on_their_way) < _ON_THEIR_WAY and (drawn := self.draw()):
+            self.begin(drawn, _Trip(drawn, self))
+            return True
+        if self.is_next_for_thread():
+            return True
+        in_turn = self.limit == sys.maxsize or not self.waiting
+        if self.directly or not free or not in_turn or self.position == len(self.tasks):
+            return False
+        self.position, task = next(self.numbered)
+        self.begin(task)
+        return True
+
+    def is_next_for_thread(self) -> bool:
+        position = self.position
+        return position < len(self.tasks) and self.for_thread(self.tasks[position])
+
+    def begin(self, task: BackgroundTask, trip: _Trip | None = None) -> None:
+        if trip is not None:
+            self.on_their_way.add(trip)
+        self.unbegun += 1
+        member = self.group.create_task(self.run(task, trip), name=_name(task))
+        self.members.add(member)
+        member.add_done_callback(functools.partial(self.has_ended, trip))
+
+    async def run(self, task: BackgroundTask, trip: _Trip | None) -> None:
+        """A member of the group; in order, what it raises stops the sequence."""
+        try:
+            try:
+                await (task() if trip is None else trip.go(self.executor))
+            except Exception as exc:
+                blamed = task if trip is None else trip.tasks[-1]
+                if not await self.dealt_with(blamed, exc):
+                    raise
+        except BaseException as exc:
+            if not self.in_order:
+                raise
+            self.end = exc
+        finally:
+            self.unbegun -= trip is None or trip.begun
+
+    async def dealt_with(self, task: BackgroundTask, failure: Exception) -> bool:
+        """Give it to `on_error`, or else collect it, or else it is to be raised."""
+        on_error, fail_fast = self.container.on_error, self.container.fail_fast
+        _blame(task, failure)
+        try:
+            if on_error is not None and not self.stopping():
+                handled = on_error(task, failure)
+                if inspect.isawaitable(handled):
+                    await handled
+                return True
+        except CancelledError:
+            pass  # a handler that is cancelled has not dealt with the failure
+        except Exception as exc:
+            del failure  # (if it is what is raised, this frame would be in a cycle)
+            _blame(task, exc)
+            if fail_fast:
+                raise
+            self.failures.append(exc)
+            return True
+        if not fail_fast:
+            self.failures.append(failure)
+        return not fail_fast
+
+    def draw(self) -> BackgroundTask | None:
+        """Called by threads, too."""
+        with suppress(IndexError):
+            return self.waiting.popleft()
         return None
 
-    def heard(self, trip: _Trip) -> None:
-        # While functions hold the interpreter lock, the loop hears that a thread has begun a trip when that is over:
-        # few threads stand in its way. While they block, it hears at once and sends two more, until all are busy.
-        self.queued, trip.heard = self.queued - 1, True
-        if not trip.call.done() and not self.queued:
-            self.send_trip()
-            self.send_trip()
+    def has_begun(self, trip: _Trip | None) -> None:
+        self.on_their_way.discard(trip)
+        self.changed.set()
+
+    def has_ended(self, trip: _Trip | None, member: Task[None]) -> None:
+        self.has_begun(trip)
+        self.members.discard(member)
+        if not member.cancelled() and member.exception() is not None:
+            self.aborted = True
+
+
+# A trip to an executor
+
+# How deep one is in threads, each of which may run an event loop of its own.
+_depth: ContextVar[int] = ContextVar("depth", default=0)
+_pools: Final[dict[tuple[int, int], ThreadPoolExecutor]] = {}
 
 
 class _Trip:
-    """One trip to a thread, which computes there for a millisecond at most, or until the loop has to do something."""
+    """A call on its way to an executor and back; in a thread, also those that it draws."""
 
     def __init__(self, task: BackgroundTask, run: _Run | None = None) -> None:
-        self.task, self.run, self.heard = cast(Any, task), run, False
-        self.failure = self.cancelled = self.result = cast(Any, None)  # what is left for the loop
-        self.loop, self.context = asyncio.get_running_loop(), run.context if run and run.group else copy_context()
+        self.tasks = [task]  # to which the thread adds
+        self.run = run
+        self.begun = False
+        self.cancelled = False
+        self.loop = asyncio.get_running_loop()
+        self.context = copy_context()
+        # A loop that runs in the thread inherits no executor, and waits for other threads.
+        self.context.run(_executor.set, None)
+        self.context.run(_depth.set, _depth.get() + 1)
 
-    async def go(self, executor: futures.Executor | None) -> None:
-        """Go and come back, however often the caller is cancelled; then do on the loop what is left to do there."""
-        if cast(Any, asyncio.current_task()).cancelling():
-            await asyncio.sleep(0)  # a cancellation still to be delivered comes before anything begins
-        # Not run_in_executor: its future, once cancelled, no longer tells whether the call is queued, running or done.
-        done, task, pid, loop = asyncio.Event(), self.task, os.getpid(), self.loop
+    async def go(self, executor: Executor | None) -> None:
+        """Go and come back, however often cancelled; then raise, await or close."""
+        requests = _cancelling(asyncio.current_task())
+        if requests:
+            await asyncio.sleep(0)  # a cancellation still to be delivered comes first
+        cancellation = None
+        call, handed = self.hand_over(executor)
         try:
-            if _is_foreign(executor):
-                func = functools.partial(task.func, **task.kwargs) if task.kwargs else task.func
-                self.call: futures.Future[Any] = cast(Any, executor).submit(func, *task.args)
-            else:
-                if executor is None:  # a forked child has none of its parent's threads
-                    executor = _pools.get(pid) or _pools.setdefault(pid, futures.ThreadPoolExecutor(40, "background"))
-                self.call = executor.submit(self.call_functions)
-            self.call.add_done_callback(lambda _: loop.call_soon_threadsafe(done.set))  # (with self, a cycle)
-            while not done.is_set():
-                try:
-                    await done.wait()
-                except asyncio.CancelledError as exc:
-                    self.cancelled = exc.with_traceback(None)  # which would make a cycle
-                    self.call.cancel()
-            if not self.call.cancelled():
-                self.result = self.call.result()
-            elif self.cancelled is None:
-                raise RuntimeError("the executor was shut down and dropped the call")
-        except (Exception, asyncio.CancelledError) as exc:
-            self.failure, self.cancelled = exc, True  # a call that was queued all the same begins nothing any more
-            with suppress(asyncio.CancelledError):
-                await asyncio.sleep(0)  # else an eager task, begun next, would fail inside of this one, and so forth
-        run, self.run = self.run, None  # the thread may hold on to this trip for a moment
-        if run and run.group:
-            run.queued -= not self.heard
-            run.send_trip()  # in its place: the rest of this one may last, and set context variables
-            cast(Any, asyncio.current_task()).set_name(_name(self.task))
-        if isinstance(self.failure, (StopIteration, asyncio.CancelledError)):
-            raise RuntimeError(f"the function raised {type(self.failure).__name__}") from vars(self).pop("failure")
-        if self.failure is not None:
-            raise vars(self).pop("failure")  # kept, it would be in a cycle with its traceback
-        if inspect.isawaitable(self.result):
-            if self.cancelled is None:
-                await self.result
-            elif close := getattr(self.result, "close", None) or getattr(self.result, "cancel", None):
-                close()
-        if self.cancelled is not None:
-            raise vars(self).pop("cancelled")
-
-    def call_functions(self) -> object:
-        run, until, cpu = self.run, monotonic() + _TURN, thread_time() + _TURN
-        task = self.task if self.cancelled is None else None
-        if run and run.group:
-            self.loop.call_soon_threadsafe(run.heard, self)
-        while task is not None:
-            self.task = task
             try:
-                result = self.context.copy().run(task.func, *task.args, **task._kwargs or {})
-            except BaseException as exc:
-                self.failure = exc
-                return None
-            if not run or (result is not None and inspect.isawaitable(result)):
-                return result
-            late = self.cancelled or (monotonic() >= until and thread_time() >= cpu)  # the loop feels no blocking
-            # Where a limit gives an order, a task drawn here could overtake one on its way to a thread.
-            back = late or (run.group and (run.failing or run.container.limit or run.index < len(run.tasks)))
-            task = None if back else run.draw()
-        return None
+                await handed
+            except CancelledError as exc:
+                if _cancelling(asyncio.current_task()) > requests:
+                    cancellation = exc.with_traceback(None)
+                self.cancelled = True
+                if not call.cancel():  # it has begun
+                    await _wait_idly(self.end_of(call))
+            if call.cancelled():
+                dropped = "the executor was shut down and dropped the call"
+                raise cancellation or RuntimeError(dropped)
+            self.begun = True
+            if self.run is not None and (member := asyncio.current_task()):
+                member.set_name(_name(self.tasks[-1]))
+                del member  # (in a frame through which its failure leaves: a cycle)
+            await _finish(call, cancellation is not None)
+            if cancellation is not None:
+                raise cancellation
+        finally:
+            del call, handed, cancellation  # (of a failure, they would make a cycle)
+
+    def hand_over(
+        self, executor: Executor | None
+    ) -> tuple[Future[Any], Awaitable[object]]:
+        """The call, whose cancel() tells whether it has begun, and what to wait for."""
+        if executor is None or _has_threads(executor):
+            call: Future[Any] = Future()
+            calls = [call]  # to be emptied: what an executor keeps would be a cycle
+            pool = executor or _own_pool()
+            return call, self.loop.run_in_executor(pool, self.call_functions, calls)
+        task = self.tasks[0]
+        func = task.func
+        if task.kwargs:  # whose names are the function's own, not the executor's
+            func = functools.partial(func, **task.kwargs)
+        call = executor.submit(func, *task.args)
+        return call, self.end_of(call).wait()
+
+    def end_of(self, call: Future[Any]) -> Event:
+        done, loop = Event(), self.loop
+        call.add_done_callback(lambda _: _tell(loop, done.set))
+        return done
+
+    def call_functions(self, calls: list[Future[Any]]) -> None:
+        """In the thread: until the loop is needed, or a turn is over."""
+        call = calls.pop()
+        if self.loop.is_closed() or not call.set_running_or_notify_cancel():
+            return
+        if self.run is not None:
+            _tell(self.loop, self.run.has_begun, self)
+        until = monotonic() + _TURN  # by the clock: who has blocked has had a turn, too
+        try:
+            while True:
+                task, context = self.tasks[-1], self.context.copy()
+                returned = context.run(task.func, *task.args, **task.kwargs)
+                over = monotonic() >= until or self.cancelled or self.loop.is_closed()
+                if over or not self.run or _is_for_the_loop(returned):
+                    break
+                if (drawn := self.run.draw()) is None:
+                    break
+                self.tasks.append(drawn)
+            call.set_result(returned)
+        except BaseException as exc:  # noqa: BLE001
+            call.set_exception(exc)
+        finally:
+            del call  # (in a frame of a failure: a cycle)
 
 
-_TURN: Final = 0.001  # seconds for which a run may keep the event loop from other work
-_GENERATES: Final = CO_GENERATOR | CO_ASYNC_GENERATOR
-_original_call: Final = BackgroundTask.__call__
-_pools: Final[dict[int, futures.ThreadPoolExecutor]] = {}
-_inherited: Final = ContextVar[tuple[object, futures.Executor | None]]("background_executor", default=(None, None))
-_started: Final[dict[object, asyncio.Task[None] | None]] = {}
-_draining: Final[list[object]] = []  # the marks of those from inside of which drain() is called
-_marks: Final = ContextVar[tuple[object, ...]]("background_marks", default=())  # of the started tasks one is inside of
+def _is_for_the_loop(returned: object) -> bool:
+    return isinstance(returned, _GENERATORS) or inspect.isawaitable(returned)
 
 
-def _is_foreign(executor: futures.Executor | None) -> bool:
-    """Whether no task, context or lock can follow: to other processes or, from 3.14, other interpreters."""
-    threads = executor is None or isinstance(executor, futures.ThreadPoolExecutor)
-    return not threads or (sys.version_info >= (3, 14) and isinstance(executor, futures.InterpreterPoolExecutor))
+def _own_pool() -> ThreadPoolExecutor:
+    key = os.getpid(), _depth.get()  # (a forked child has none of its parent's threads)
+    if key not in _pools:
+        _pools.setdefault(key, ThreadPoolExecutor(40, "background"))
+    return _pools[key]
+
+
+async def _finish(call: Future[Any], cancelled: bool) -> None:
+    """Raise what a call has raised, await what it has returned, or close that."""
+    try:
+        returned = call.result()
+    except (StopIteration, CancelledError) as exc:
+        raise RuntimeError(f"the function raised {type(exc).__name__}") from exc
+    finally:
+        del call  # (in a frame through which a failure leaves: a cycle)
+    try:
+        if inspect.isawaitable(returned) and not cancelled:
+            await returned
+        elif inspect.isawaitable(returned):
+            getattr(returned, "close", getattr(returned, "cancel", bool))()
+        elif isinstance(returned, _GENERATORS):
+            kind = type(returned).__name__
+            await returned.aclose() if hasattr(returned, "aclose") else returned.close()
+            raise TypeError(f"the function returned a {kind}: nothing of it has run")
+    finally:
+        del returned  # (a future, likewise)
+
+
+def _has_threads(executor: Executor | None) -> bool:
+    """Whether a context can follow a call there; not to another interpreter."""
+    return executor is None or (
+        isinstance(executor, ThreadPoolExecutor)
+        and not isinstance(executor, getattr(futures, "InterpreterPoolExecutor", ()))
+    )
+
+
+async def _wait_idly(event: Event) -> None:
+    """Wait after a cancellation, whatever others come: those of a scope of anyio come in
+    every turn of the loop, unless one is shielded."""
+    scope = getattr(sys.modules.get("anyio"), "CancelScope", None)
+    with scope(shield=True) if scope else nullcontext():
+        while not event.is_set():
+            with suppress(CancelledError):
+                await event.wait()
+
+
+def _cancelling(task: Task[Any] | None) -> int:
+    return 0 if task is None else task.cancelling()
+
+
+def _tell(loop: AbstractEventLoop, func: Callable[..., None], *args: Any) -> None:
+    """From a thread; a loop that was closed meanwhile need not be told any more."""
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(func, *args)
+
+
+# Started tasks
+
+_Started = dict[object, Task[None] | None]
+_started: Final[dict[AbstractEventLoop, _Started]] = {}
+
+# A mark stands for a started task in the contexts of what runs inside of it, where the
+# asyncio task would be a cycle.
+_marks: ContextVar[tuple[object, ...]] = ContextVar("marks", default=())
+_draining: Final[list[object]] = []  # marks of what waits in drain()
+
+
+def _start(task: BackgroundTask) -> Task[None]:
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError as exc:
+        _add_note(exc, "call start() on the event loop, or hand the task to a response")
+        raise
+    for other in [other for other in _started if other.is_closed()]:
+        _started.pop(other, None)  # what has not ended there never will
+    started = _started.setdefault(loop, {})
+    mark, name, context = object(), _name(task), copy_context()
+    outer = [other for other in _marks.get() if other in started]
+    context.run(_marks.set, (*outer, mark))
+    context.run(_executor.set, None)  # what is started within a run is no part of it
+    started[mark] = None  # (an eager task may ask before it is there)
+    started[mark] = running = context.run(loop.create_task, task(), name=name)
+    running.add_done_callback(lambda _: started.pop(mark))
+    return running
+
+
+# Checks and names
+
+_ADVICE: Final = "pass the function and its arguments, BackgroundTask(send, 1)"
+_GENERATES: Final = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
+_GENERATORS: Final[Any] = (GeneratorType, AsyncGeneratorType)
+_COLLECTED_FIRST: Final = (type(None), CancelledError, BaseExceptionGroup)
 
 
 def _is_async(func: Any) -> bool:
-    """Whether calling `func` gives a coroutine; TypeError if it cannot be called, or if that would run nothing."""
+    """Whether calling it gives a coroutine; TypeError for what can be no task."""
+    if type(func) is FunctionType and not func.__dict__:  # most are, and this is quick
+        flags = func.__code__.co_flags
+        if not flags & _GENERATES:
+            return flags & inspect.CO_COROUTINE != 0
     if not callable(func):
-        if inspect.iscoroutine(func):
-            func.close()
-        way_out = "pass the function and its arguments, BackgroundTask(send, 1), not BackgroundTask(send(1))"
-        raise TypeError(f"func must be callable, got a {type(func).__name__} object: {way_out}")
+        raise _wrong("func", "callable", func, _ADVICE)
     while isinstance(func, functools.partial):
-        func = cast(Any, func).func
-    for candidate in () if isinstance(func, type) else (func, type(func).__call__):
-        generates = inspect.isgeneratorfunction(candidate) or inspect.isasyncgenfunction(candidate)
-        if generates and not candidate.__code__.co_flags & inspect.CO_ITERABLE_COROUTINE:
-            raise TypeError(f"func must not be a generator function, got {_name(func)}: calling it runs nothing")
-        # Before 3.14 only asyncio's function knows the marks of AsyncMock, Cython and asgiref; then it is deprecated.
-        if cast(Any, inspect if sys.version_info >= (3, 14) else asyncio).iscoroutinefunction(candidate):
+        func = func.func
+    if isinstance(func, type):
+        return False
+    for candidate in (func, type(func).__call__):
+        flags = getattr(getattr(candidate, "__code__", None), "co_flags", 0)
+        if flags & _GENERATES and not flags & inspect.CO_ITERABLE_COROUTINE:
+            got = f"got {_name(func)}: calling it runs nothing"
+            raise TypeError(f"func must not be a generator function, {got}")
+        if inspect.iscoroutinefunction(candidate):
             return True
     return False
 
 
+def _listed(tasks: Any) -> list[BackgroundTask]:
+    """A copy, if all of them are tasks; else TypeError."""
+    if not hasattr(tasks, "__iter__"):
+        raise _wrong("tasks", "an iterable of BackgroundTask", tasks, "pass a list")
+    copy = list(tasks)
+    kinds = set(map(type, copy))  # (few: quicker than to ask each task)
+    if not all(issubclass(kind, BackgroundTask) for kind in kinds):
+        others = [task for task in copy if not isinstance(task, BackgroundTask)]
+        wrong = "tasks", "an iterable of BackgroundTask"
+        errors = [_wrong(*wrong, other, "wrap it in one") for other in others]
+        raise errors[0]
+    return copy
+
+
+def _check(container: Any) -> None:
+    """TypeError or ValueError for what can be no option: when made, and when run."""
+    _listed(container.tasks)
+    limit, on_error, executor = container.limit, container.on_error, container.executor
+    for option in ("as_group", "fail_fast"):
+        if not isinstance(value := getattr(container, option), bool):
+            raise _wrong(option, "True or False", value, "all tasks go into one list")
+    if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool)):
+        raise _wrong("limit", "an int, or None for no limit", limit)
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit must be at least 1, or None for no limit, got {limit}")
+    if on_error is not None and not callable(on_error):
+        raise _wrong("on_error", "callable as on_error(task, exception)", on_error)
+    if executor is not None and not isinstance(executor, Executor):
+        raise _wrong("executor", "a concurrent.futures.Executor object", executor)
+
+
+def _wrong(option: str, wanted: str, given: Any, way_out: str = "") -> TypeError:
+    if inspect.iscoroutine(given):
+        given.close()  # (or Python would warn, too, that it was never awaited)
+        way_out = _ADVICE
+    got = f"got a {_name(type(given))} object{way_out and ': '}{way_out}"
+    return TypeError(f"{option} must be {wanted}, {got}")
+
+
 def _name(thing: Any) -> str:
-    """The dotted name of a task's function, or of the class of an object without a name; a container's length."""
-    while isinstance(thing, (BackgroundTask, functools.partial)):
-        if isinstance(thing, BackgroundTasks):
-            return f"{type(thing).__name__}({len(thing.tasks)} tasks)"
-        thing = cast(Any, thing).func
+    """The dotted name of a function, or of the class of an object without a name.
+
+    A task has that of its function; a container its class and length.
+    """
+    if isinstance(thing, BackgroundTasks):
+        return f"{type(thing).__name__}({len(thing.tasks)} tasks)"
+    if issubclass(type(thing), (BackgroundTask, functools.partial)):
+        return _name(thing.func)
     if not isinstance(getattr(thing, "__qualname__", None), str):
-        thing = cast(Any, type(thing))
-    module = getattr(thing, "__module__", None)
-    return f"{module}.{thing.__qualname__}" if isinstance(module, str) else str(thing.__qualname__)
+        return _name(type(thing))
+    module, name = getattr(thing, "__module__", None), str(thing.__qualname__)
+    return f"{module}.{name}" if isinstance(module, str) else name
 
 
-def _add_note(exc: Exception, task: BackgroundTask) -> None:
+def _blame(task: BackgroundTask, exc: Exception) -> None:
+    if not isinstance(task, BackgroundTasks):
+        _add_note(exc, f"raised by {task!r}")
+
+
+def _add_note(exc: BaseException, note: str) -> None:
     with suppress(Exception):  # an exception may refuse notes
-        if (note := f"raised by {task!r}") not in getattr(exc, "__notes__", ()):
+        if note not in getattr(exc, "__notes__", ()):
             exc.add_note(note)

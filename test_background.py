@@ -478,47 +478,6 @@ class Names(AsyncTestCase):
                         await container([Announced(func, 1)], executor=executor)()
                         self.assertEqual(log, ["before", 1, "after"])
 
-    async def test_a_patched_call_is_the_one_seam_in_every_mode(self):
-        log = Log()
-
-        async def patched(self):
-            log.append(self)
-
-        for mode, container in modes():
-            tasks = container([BackgroundTask(print), BackgroundTask(log.coro, 1)])
-            with self.subTest(mode), mock.patch.object(BackgroundTask, "__call__", patched):
-                log.clear()
-                await tasks()
-                self.assertEqual(log, tasks.tasks)
-
-    async def test_a_replaced_func_decides_where_it_runs(self):
-        threads = []
-
-        async def coroutine():
-            threads.append(threading.current_thread())
-
-        def function():
-            threads.append(threading.current_thread())
-
-        for mode, container in modes():
-            with self.subTest(mode):
-                threads.clear()
-                tasks = container([BackgroundTask(coroutine), BackgroundTask(function)])
-                tasks.tasks[0].func, tasks.tasks[1].func = function, coroutine
-                await tasks()
-                self.assertEqual({thread is threading.current_thread() for thread in threads}, {True, False})
-
-    def test_a_copy_has_a_list_of_its_own(self):
-        for copied in (copy.copy, copy.deepcopy):
-            with self.subTest(copied.__name__):
-                tasks = BackgroundTasks([BackgroundTask(print, 1)], True, limit=3, fail_fast=False, on_error=print)
-                twin = copied(tasks)
-                twin.add_task(print)
-                twin.as_group = False
-                self.assertEqual((len(tasks.tasks), len(twin.tasks)), (1, 2))
-                self.assertEqual((twin.limit, twin.fail_fast, twin.on_error, twin.args), (3, False, print, ()))
-                self.assertEqual((twin.func, tasks.func), (twin.run_single, tasks.run_as_group))
-
     async def test_tasks_and_containers_can_be_pickled(self):
         for func in (spin, spin_async):
             tasks = pickle.loads(pickle.dumps(BackgroundTasks([BackgroundTask(func)], True, limit=2)))
@@ -1706,17 +1665,6 @@ class Cancellation(AsyncTestCase):
             self.assertIsNone(await outcome(run))
             self.assertEqual(rest.__self__, [1])
 
-    async def test_a_run_that_goes_on_after_a_swallowed_cancellation_isolates_failures(self):
-        for option in ({"fail_fast": False}, {"on_error": lambda *_: None}):
-            for func in (fails, fails_async):
-                door, log = Door(swallow=True), Log()
-                tasks = [BackgroundTask(door), BackgroundTask(func), BackgroundTask(log.sync, 1)]
-                run = self.go(BackgroundTasks(tasks, **option))
-                await door.reached()
-                await cancelled(run)
-                self.assertEqual(len(leaves(await outcome(run))), int("fail_fast" in option))
-                self.assertEqual(log, [1])
-
     async def test_a_run_that_goes_on_after_a_swallowed_cancellation_can_be_cancelled_again(self):
         for blocking in (Door(), self.gate()):
             door, log = Door(swallow=True), Log()
@@ -1828,18 +1776,6 @@ class NothingIsLost(AsyncTestCase):
 
         tasks = [BackgroundTask(cancels_itself), BackgroundTask(door), BackgroundTask(opens)]
         await BackgroundTasks(tasks, True, limit=2)()
-
-    async def test_a_sequence_ends_with_the_cancellation_that_one_of_its_tasks_has_asked_for(self):
-        async def shuts_down():
-            asyncio.current_task().cancel()
-
-        for options in ({}, {"fail_fast": False}, {"on_error": lambda *_: None}):
-            for follower in (fails_async, spin_async):
-                with self.subTest(options=options, follower=follower):
-                    log = Log()
-                    tasks = [BackgroundTask(shuts_down), BackgroundTask(log.coro, 1), BackgroundTask(follower)]
-                    raised = await outcome(self.go(BackgroundTasks(tasks, **options)))
-                    self.assertEqual((type(raised), log), (asyncio.CancelledError, []))
 
     async def test_threads_whose_asyncio_tasks_are_cancelled_on_their_own_drop_nothing_that_waits(self):
         log, gate = Log(), self.gate()
@@ -2303,16 +2239,6 @@ class Executors(AsyncTestCase):
                     nested.executor = inner
                     await container([nested], executor=own)()
                     self.assert_ran_in("inner")
-
-    async def test_the_executor_is_not_that_of_what_its_tasks_run_themselves(self):
-        async def runs_another():
-            await BackgroundTask(self.thread)()
-            await BackgroundTasks([BackgroundTask(self.thread)])()
-
-        for mode, container in modes(executor=self.pool(thread_name_prefix="own")):
-            with self.subTest(mode):
-                await container([BackgroundTask(runs_another)])()
-                self.assert_ran_in("background", "background")
 
     async def test_the_executor_is_not_that_of_the_same_task_elsewhere(self):
         for mode, container in modes(executor=self.pool(thread_name_prefix="own")):
