@@ -30,6 +30,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from contextvars import ContextVar, copy_context
 from time import monotonic
 from types import AsyncGeneratorType, FunctionType, GeneratorType
+from types import TracebackType as Tb
 from typing import Any, Final, ParamSpec
 
 __all__ = ("BackgroundTask", "BackgroundTasks", "drain")
@@ -143,7 +144,7 @@ class BackgroundTasks(BackgroundTask):
         """Run the tasks one after the other; the first failure is raised as it is."""
         with _Run(self, in_order=True) as run:
             while await run.work():
-                async with TaskGroup() as run.group:
+                async with _Group() as run.group:
                     await run.fill()
 
     async def run_as_group(self) -> None:
@@ -152,7 +153,7 @@ class BackgroundTasks(BackgroundTask):
         The first failure cancels the others; all are raised in one ExceptionGroup.
         """
         with _Run(self) as run:
-            async with TaskGroup() as run.group:
+            async with _Group() as run.group:
                 await run.fill()
 
     async def __call__(self) -> None:
@@ -210,7 +211,7 @@ class _Run(AbstractContextManager["_Run"]):
     might leave that count wrong: when it has grown, the run is being cancelled.
     """
 
-    group: TaskGroup
+    group: _Group
 
     def __init__(self, container: BackgroundTasks, in_order: bool = False) -> None:
         _check(container)
@@ -300,9 +301,11 @@ class _Run(AbstractContextManager["_Run"]):
             if not self.aborted:  # by TaskGroup: a second time would disturb a cleanup
                 for member in self.members:
                     member.cancel()
-            while self.members:  # here, for TaskGroup would wait, but not idly
-                self.changed.clear()
-                await _wait_idly(self.changed)
+            with _shield():
+                while self.members:
+                    self.changed.clear()
+                    with suppress(CancelledError):
+                        await self.changed.wait()
             if not isinstance(self.end, Exception):
                 raise
         finally:
@@ -401,6 +404,16 @@ class _Run(AbstractContextManager["_Run"]):
             self.aborted = True
 
 
+class _Group(TaskGroup):
+    """A TaskGroup that is silent when its coroutine is closed, maybe after the loop."""
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: Tb | None
+    ) -> None:
+        if kind is not GeneratorExit:
+            await super().__aexit__(kind, exc, tb)
+
+
 # A trip to an executor
 
 # How deep one is in threads, each of which may run an event loop of its own.
@@ -436,8 +449,12 @@ class _Trip:
                 if _cancelling(asyncio.current_task()) > requests:
                     cancellation = exc.with_traceback(None)
                 self.cancelled = True
-                if not call.cancel():  # it has begun
-                    await _wait_idly(self.end_of(call))
+                done = self.end_of(call)
+                call.cancel()  # if it has not begun
+                with _shield():
+                    while not done.is_set():
+                        with suppress(CancelledError):
+                            await done.wait()
             if call.cancelled():
                 dropped = "the executor was shut down and dropped the call"
                 raise cancellation or RuntimeError(dropped)
@@ -537,14 +554,10 @@ def _has_threads(executor: Executor | None) -> bool:
     )
 
 
-async def _wait_idly(event: Event) -> None:
-    """Wait after a cancellation, whatever others come: those of a scope of anyio come in
-    every turn of the loop, unless one is shielded."""
+def _shield() -> AbstractContextManager[object]:
+    """For waiting after a cancellation: those of a scope of anyio come in every turn."""
     scope = getattr(sys.modules.get("anyio"), "CancelScope", None)
-    with scope(shield=True) if scope else nullcontext():
-        while not event.is_set():
-            with suppress(CancelledError):
-                await event.wait()
+    return scope(shield=True) if scope else nullcontext()
 
 
 def _cancelling(task: Task[Any] | None) -> int:
