@@ -15,13 +15,7 @@ import functools
 import inspect
 import os
 import sys
-from asyncio import (
-    AbstractEventLoop,
-    CancelledError,
-    Event,
-    Task,
-    TaskGroup,  # Python 3.11 or newer
-)
+from asyncio import AbstractEventLoop, CancelledError, Event, Task, TaskGroup  # 3.11
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent import futures
@@ -29,8 +23,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext, suppress
 from contextvars import ContextVar, copy_context
 from time import monotonic
-from types import AsyncGeneratorType, FunctionType, GeneratorType
-from types import TracebackType as Tb
+from types import AsyncGeneratorType, FunctionType, GeneratorType, TracebackType
 from typing import Any, Final, ParamSpec
 
 __all__ = ("BackgroundTask", "BackgroundTasks", "drain")
@@ -45,15 +38,14 @@ class BackgroundTask:
         task = BackgroundTask(send_email, "ada@example.org", subject="Welcome")
 
     An async function runs on the event loop, any other callable in a thread, in a copy of
-    the caller's context; an awaitable that it returns is then awaited. It may run again,
-    and several times at once. A failure is raised as it is, with a note that names the
-    function; a StopIteration or asyncio.CancelledError of a sync function as the cause of
-    a RuntimeError. TypeError for what cannot be called, or would run nothing.
+    the caller's context; an awaitable that it returns is then awaited. It may run again.
+    A failure is raised as it is, with a note that names the function; a StopIteration or
+    asyncio.CancelledError of a sync function as the cause of a RuntimeError. TypeError
+    for what cannot be called, or would run nothing.
 
     Cancellation: an async function is cancelled; one still queued for a thread never
     begins; one that a thread is running cannot be stopped: the `await` ends when it has
-    ended, with its exception if it failed. `asyncio.wait({task.start()}, timeout=1)`
-    stops the waiting without stopping the work.
+    ended. `asyncio.wait({task.start()}, timeout=1)` stops the waiting, not the work.
     """
 
     def __init__(
@@ -80,8 +72,7 @@ class BackgroundTask:
     def start(self) -> Task[None]:
         """Run it now, in the background of the running event loop (else RuntimeError).
 
-        The asyncio.Task is named after the function and kept referenced until it ends;
-        asyncio reports a failure that nobody awaits.
+        The asyncio.Task is kept referenced, and a failure that nobody awaits reported.
         """
         return _start(self)
 
@@ -98,16 +89,15 @@ class BackgroundTasks(BackgroundTask):
     tasks: any iterable, copied. What a running task adds runs in the same run.
     as_group: whether `await tasks()` runs them concurrently.
     limit: how many tasks of a group run at a time, from 1; None: all.
-    fail_fast: whether a failure stops the run; if not, all are raised at its end, in an
-        ExceptionGroup.
+    fail_fast: whether a failure stops the run, or all are raised in one ExceptionGroup.
     on_error: sync or async, called on the loop with task and exception for each failure.
         If it returns, that is dealt with; what it raises takes its place.
     executor: for the sync functions, also of what is awaited within the run and has none
         of its own; None: a pool of 40 threads. Only a ThreadPoolExecutor gets the context.
-    TypeError or ValueError for what is none of this, when made and again when run.
 
-    Cancellation: what has not begun never begins, what runs ends as in BackgroundTask.
-    Failures collected before are raised, not lost, and no more are isolated.
+    TypeError or ValueError for what is none of this, when made and again when run.
+    Cancellation: what has not begun never begins, what runs ends as in BackgroundTask;
+    failures collected before are raised, not lost, and no more are isolated.
     """
 
     def __init__(
@@ -148,10 +138,8 @@ class BackgroundTasks(BackgroundTask):
                     await run.fill()
 
     async def run_as_group(self) -> None:
-        """Run the tasks concurrently, on asyncio.TaskGroup, handed over in order.
-
-        The first failure cancels the others; all are raised in one ExceptionGroup.
-        """
+        """Run the tasks concurrently, on asyncio.TaskGroup, handed over in order: the
+        first failure cancels the others, all are raised in one ExceptionGroup."""
         with _Run(self) as run:
             async with _Group() as run.group:
                 await run.fill()
@@ -202,13 +190,13 @@ _executor: ContextVar[Executor | None] = ContextVar("executor", default=None)
 
 
 class _Run(AbstractContextManager["_Run"]):
-    """One `await container()`, which raises on leaving what it has collected.
+    """One `await container()`, which raises on leaving what its tasks have.
 
     A sequence awaits tasks directly, unless they are for threads, or failures are to be
     isolated. All else are members of a TaskGroup, whose body begins them and stays until
-    the last has ended: so it is the body that is cancelled when one fails, and its
-    `cancelling()` comes out right on every Python. It calls no function of a user, which
-    might leave that count wrong: when it has grown, the run is being cancelled.
+    the last has ended. They raise nothing themselves: so nobody but the body's caller
+    cancels it, and it calls no function of a user. When its `cancelling()` has grown, the
+    run is being cancelled; elsewhere that count is not to be trusted.
     """
 
     group: _Group
@@ -233,21 +221,20 @@ class _Run(AbstractContextManager["_Run"]):
         self.on_their_way: set[_Trip | None] = set()
         self.members: set[Task[None]] = set()
         self.changed = Event()
-        self.aborted = False
+        self.failing = False
         self.failures: list[BaseException] = []
-        self.end: BaseException | None = None  # what stops a sequence
+        self.end: BaseException | None = None  # what is raised as it is
 
     def __exit__(self, kind: object, exc: BaseException | None, tb: object) -> None:
         with suppress(ValueError):  # when closed from elsewhere, in another context
             _executor.reset(self.token)
-        failures, raised = self.failures, self.end or exc
-        also = getattr(raised, "exceptions", ())
-        self.failures, self.end, self.parent = [], None, None  # (they were cycles)
+        raised = self.end or exc
+        if self.end is None and self.failures:
+            raised = BaseExceptionGroup("failures of background tasks", self.failures)
+        never = len(self.tasks) - self.position + len(self.waiting) + self.unbegun
+        self.failures, self.end, self.parent = [], None, None  # (they were cycles,)
+        vars(self).pop("group", None)  # (and so was this)
         try:
-            if failures and isinstance(raised, _COLLECTED_FIRST):
-                failures += also
-                raised = BaseExceptionGroup("failures of background tasks", failures)
-            never = len(self.tasks) - self.position + len(self.waiting) + self.unbegun
             if never and isinstance(raised, Exception):
                 tasks = f"task{'s' * (never > 1)} of {_name(self.container)}"
                 _add_note(raised, f"{never} {tasks} never began")
@@ -257,13 +244,12 @@ class _Run(AbstractContextManager["_Run"]):
             del exc, raised  # (in a frame through which they leave: cycles)
 
     def for_thread(self, task: BackgroundTask) -> bool:
-        """Whether a thread may run it after another, without coming back in between."""
         return self.in_threads and type(task) is BackgroundTask and not task.is_async
 
     async def work(self) -> bool:
         """Await tasks of a sequence directly; return whether a member is needed next."""
-        if self.end is not None or not self.directly:
-            return self.end is None and self.position < len(self.tasks)
+        if self.failing or not self.directly:
+            return not self.failing and self.position < len(self.tasks)
         until = monotonic() + _TURN
         numbered = self.numbered
         for self.position, task in numbered:
@@ -284,38 +270,38 @@ class _Run(AbstractContextManager["_Run"]):
         return False
 
     async def fill(self) -> None:
-        """Begin members of the group, and stay until all have ended."""
         try:
             await asyncio.sleep(0)  # a cancellation still to be delivered comes first
             self.requests = _cancelling(self.parent)
-            while True:
+            while not self.failing:
                 self.changed.clear()
                 if all(self.take_next() for _ in range(_AT_ONCE)):
                     await asyncio.sleep(0)
                 elif self.members:
                     await self.changed.wait()
                 else:
+                    await asyncio.sleep(0)  # (likewise)
                     break
-            await asyncio.sleep(0)  # if an eager task has failed, be cancelled in here
         except CancelledError:
-            if not self.aborted:  # by TaskGroup: a second time would disturb a cleanup
-                for member in self.members:
-                    member.cancel()
-            with _shield():
-                while self.members:
-                    self.changed.clear()
-                    with suppress(CancelledError):
-                        await self.changed.wait()
-            if not isinstance(self.end, Exception):
+            self.failing = True
+            await self.end_members()
+            if self.end is None and not self.failures:
                 raise
-        finally:
-            del self.group  # (it holds the asyncio task of this run: a cycle)
+        await self.end_members()
+
+    async def end_members(self) -> None:
+        for member in self.members:
+            member.cancel()
+        with _shield():
+            while self.members:
+                self.changed.clear()
+                with suppress(CancelledError):
+                    await self.changed.wait()
 
     def stopping(self) -> bool:
-        return self.end is not None or _cancelling(self.parent) > self.requests
+        return self.failing or _cancelling(self.parent) > self.requests
 
     def take_next(self) -> bool:
-        """Queue what threads may draw, then begin a member, if one may begin now."""
         if self.stopping():
             return False
         for _ in range(_QUEUED_AT_ONCE):
@@ -349,46 +335,47 @@ class _Run(AbstractContextManager["_Run"]):
         member.add_done_callback(functools.partial(self.has_ended, trip))
 
     async def run(self, task: BackgroundTask, trip: _Trip | None) -> None:
-        """A member of the group; in order, what it raises stops the sequence."""
         try:
             try:
                 await (task() if trip is None else trip.go(self.executor))
             except Exception as exc:
-                blamed = task if trip is None else trip.tasks[-1]
-                if not await self.dealt_with(blamed, exc):
+                if not await self.handled(trip.tasks[-1] if trip else task, exc):
                     raise
-        except BaseException as exc:
-            if not self.in_order:
-                raise
-            self.end = exc
+        except BaseException as exc:  # noqa: BLE001
+            self.collect(trip.tasks[-1] if trip else task, exc)
         finally:
             self.unbegun -= trip is None or trip.begun
 
-    async def dealt_with(self, task: BackgroundTask, failure: Exception) -> bool:
-        """Give it to `on_error`, or else collect it, or else it is to be raised."""
-        on_error, fail_fast = self.container.on_error, self.container.fail_fast
+    async def handled(self, task: BackgroundTask, failure: Exception) -> bool:
+        on_error = self.container.on_error
         _blame(task, failure)
         try:
-            if on_error is not None and not self.stopping():
-                handled = on_error(task, failure)
-                if inspect.isawaitable(handled):
-                    await handled
-                return True
-        except CancelledError:
-            pass  # a handler that is cancelled has not dealt with the failure
-        except Exception as exc:
-            del failure  # (if it is what is raised, this frame would be in a cycle)
-            _blame(task, exc)
-            if fail_fast:
-                raise
-            self.failures.append(exc)
+            if on_error is None or self.stopping():
+                return False
+            handling = on_error(task, failure)
+            if inspect.isawaitable(handling):
+                await handling
             return True
-        if not fail_fast:
-            self.failures.append(failure)
-        return not fail_fast
+        except CancelledError:
+            return False  # a handler that is cancelled has not dealt with the failure
+        finally:
+            del failure  # (raised again, it would leave through this frame: a cycle)
 
-    def draw(self) -> BackgroundTask | None:
-        """Called by threads, too."""
+    def collect(self, task: BackgroundTask, exc: BaseException) -> None:
+        _blame(task, exc)
+        cancelled = isinstance(exc, CancelledError)
+        if isinstance(exc, Exception) and not self.container.fail_fast:
+            self.failures.append(exc)
+        elif cancelled and (self.stopping() or not self.in_order):
+            pass  # a member of a group may be cancelled on its own
+        elif self.in_order or isinstance(exc, KeyboardInterrupt | SystemExit):
+            self.failing = True
+            self.end = None if cancelled and self.failures else exc
+        else:
+            self.failing = True
+            self.failures.append(exc)
+
+    def draw(self) -> BackgroundTask | None:  # (called by threads, too)
         with suppress(IndexError):
             return self.waiting.popleft()
         return None
@@ -400,15 +387,16 @@ class _Run(AbstractContextManager["_Run"]):
     def has_ended(self, trip: _Trip | None, member: Task[None]) -> None:
         self.has_begun(trip)
         self.members.discard(member)
-        if not member.cancelled() and member.exception() is not None:
-            self.aborted = True
 
 
 class _Group(TaskGroup):
     """A TaskGroup that is silent when its coroutine is closed, maybe after the loop."""
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, tb: Tb | None
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
     ) -> None:
         if kind is not GeneratorExit:
             await super().__aexit__(kind, exc, tb)
@@ -475,8 +463,10 @@ class _Trip:
         if executor is None or _has_threads(executor):
             call: Future[Any] = Future()
             calls = [call]  # to be emptied: what an executor keeps would be a cycle
-            pool = executor or _own_pool()
-            return call, self.loop.run_in_executor(pool, self.call_functions, calls)
+            key = os.getpid(), _depth.get()  # (no threads come with a forked child)
+            if executor is None and (executor := _pools.get(key)) is None:
+                executor = _pools.setdefault(key, ThreadPoolExecutor(40, "background"))
+            return call, self.loop.run_in_executor(executor, self.call_functions, calls)
         task = self.tasks[0]
         func = task.func
         if task.kwargs:  # whose names are the function's own, not the executor's
@@ -502,9 +492,11 @@ class _Trip:
                 task, context = self.tasks[-1], self.context.copy()
                 returned = context.run(task.func, *task.args, **task.kwargs)
                 over = monotonic() >= until or self.cancelled or self.loop.is_closed()
-                if over or not self.run or _is_for_the_loop(returned):
-                    break
-                if (drawn := self.run.draw()) is None:
+                over |= isinstance(returned, _GENERATORS) or inspect.isawaitable(
+                    returned
+                )
+                drawn = None if over or self.run is None else self.run.draw()
+                if drawn is None:
                     break
                 self.tasks.append(drawn)
             call.set_result(returned)
@@ -512,17 +504,6 @@ class _Trip:
             call.set_exception(exc)
         finally:
             del call  # (in a frame of a failure: a cycle)
-
-
-def _is_for_the_loop(returned: object) -> bool:
-    return isinstance(returned, _GENERATORS) or inspect.isawaitable(returned)
-
-
-def _own_pool() -> ThreadPoolExecutor:
-    key = os.getpid(), _depth.get()  # (a forked child has none of its parent's threads)
-    if key not in _pools:
-        _pools.setdefault(key, ThreadPoolExecutor(40, "background"))
-    return _pools[key]
 
 
 async def _finish(call: Future[Any], cancelled: bool) -> None:
@@ -684,8 +665,8 @@ def _name(thing: Any) -> str:
     return f"{module}.{name}" if isinstance(module, str) else name
 
 
-def _blame(task: BackgroundTask, exc: Exception) -> None:
-    if not isinstance(task, BackgroundTasks):
+def _blame(task: BackgroundTask, exc: BaseException) -> None:
+    if isinstance(exc, Exception) and not isinstance(task, BackgroundTasks):
         _add_note(exc, f"raised by {task!r}")
 
 
