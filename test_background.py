@@ -25,6 +25,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import textwrap
 import threading
 import time
 import types
@@ -3057,6 +3058,391 @@ if hasattr(asyncio, "eager_task_factory"):  # from Python 3.12 on
                 BackgroundTask(func, 1).start()
             await drain()
             self.assertEqual(log, [1] * 6)
+
+
+def fails_in_a_task_group():
+    """Functions that leave Task.cancelling() one too high (the first two before Python 3.13), and fail."""
+
+    async def in_group():
+        async with asyncio.TaskGroup() as group:
+            group.create_task(fails_async())
+
+    async def raises_the_only_one():
+        try:
+            await in_group()
+        except ExceptionGroup as group:
+            failure = group.exceptions[0]
+        raise failure
+
+    async def raises_another():
+        try:
+            await in_group()
+        except* ValueError:
+            pass
+        raise KeyError
+
+    async def times_out_as_old_clients_do():
+        asyncio.current_task().cancel()
+        try:
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            raise TimeoutError from None
+
+    return in_group, raises_the_only_one, raises_another, times_out_as_old_clients_do
+
+
+class Counts(AsyncTestCase):
+    """What a function does to Task.cancelling() is never taken for a cancellation of the run."""
+
+    async def test_a_function_that_leaves_the_count_wrong_has_failed_no_more(self):
+        wrappers = (lambda func: func, lambda func: lambda: func(), lambda func: functools.wraps(func)(lambda: func()))
+        for func, wrap, nested in itertools.product(fails_in_a_task_group(), wrappers, (False, True)):
+            for mode, container in modes():
+                with self.subTest(mode, func=func, nested=nested):
+                    log, seen = Log(), []
+                    failing = BackgroundTask(wrap(func))
+                    tasks = [BackgroundTasks([failing]) if nested else failing]
+                    tasks += [BackgroundTask(log.sync, 1), BackgroundTask(log.coro, 1)]
+                    raised = await outcome(self.go(container(tasks, fail_fast=False)))
+                    self.assertEqual((type(raised), len(raised.exceptions)), (ExceptionGroup, 1))
+                    await self.go(container(tasks, on_error=lambda task, exc: seen.append(task)))  # noqa: B023
+                    self.assertEqual((seen, log), ([tasks[0]], [1] * 4))
+
+    async def test_a_run_cancelled_while_its_handler_works_begins_no_more(self):
+        async def in_group():
+            async with asyncio.TaskGroup() as group:
+                group.create_task(fails_async())
+
+        for nested in (BackgroundTask(in_group), BackgroundTasks([BackgroundTask(fails)], as_group=True)):
+            for mode, container in modes():
+                with self.subTest(mode):
+                    door, log = Door(), Log()
+
+                    async def handler(task, exc, door=door):
+                        await door()
+
+                    tasks = [nested, *(BackgroundTask(log.coro, item) for item in range(5))]
+                    run = self.go(container(tasks, fail_fast=False, on_error=handler))
+                    await door.reached()
+                    before = len(log)
+                    await cancelled(run)
+                    self.assertIsInstance(await outcome(run), ExceptionGroup)
+                    self.assertEqual(len(log), before)
+
+    async def test_a_run_in_a_finally_after_a_cancellation_isolates_and_eats_nothing(self):
+        for mode, container in modes(fail_fast=False):
+            with self.subTest(mode):
+                log, door = Log(), Door()
+
+                async def cleans_up():
+                    try:
+                        await door()  # noqa: B023
+                    finally:
+                        tasks = [fails, lambda: fails_async(), functools.partial(log.sync, 1)]  # noqa: B023
+                        raised = await outcome(container(map(BackgroundTask, tasks))())  # noqa: B023
+                        log.append(len(raised.exceptions))  # noqa: B023
+                        log.append(asyncio.current_task().cancelling())  # noqa: B023
+
+                run = self.loop.create_task(cleans_up())
+                await door.reached()
+                run.cancel()
+                self.assertIsInstance(await outcome(run), asyncio.CancelledError)
+                self.assertEqual(log, [1, 2, 1])
+
+
+class Generators(AsyncTestCase):
+    async def test_a_call_that_returns_a_generator_is_a_failure_and_the_generator_closed(self):
+        made = []
+
+        def keeps(func):
+            @functools.wraps(func)
+            def wrapper():
+                made.append(func())
+                return made[-1]
+
+            return wrapper
+
+        for func, wrap in itertools.product(
+            (generator_function, async_generator_function), (keeps, lambda f: keeps(f))
+        ):
+            alone = [("alone", lambda tasks: tasks[0])]
+            for mode, container in alone + modes() + modes(executor=self.pool()):
+                with self.subTest(mode, func=func):
+                    log = Log()
+                    task = container([BackgroundTask(wrap(func)), BackgroundTask(log.sync, 1)])
+                    (raised,) = leaves(await outcome(task()))
+                    self.assertRegex(str(raised), "generator.*nothing of it has run")
+                    self.assertIsInstance(raised, TypeError)
+                    frame = "gi_frame" if func is generator_function else "ag_frame"
+                    self.assertIsNone(getattr(made[-1], frame))
+
+
+class NeverBegan(AsyncTestCase):
+    async def notes(self, container):
+        return [note for note in notes(await outcome(container())) if "began" in note]
+
+    async def test_a_failure_says_how_many_tasks_never_began(self):
+        tasks = [BackgroundTask(func) for func in (int, spin_async, fails, *[int, spin_async] * 3, int)]
+        note = "7 tasks of BackgroundTasks(10 tasks) never began"
+        raising = mock.Mock(side_effect=KeyError)
+        for options in ({}, {"on_error": raising}, {"as_group": True, "limit": 1}):
+            with self.subTest(options):
+                self.assertEqual(await self.notes(BackgroundTasks(tasks, **options)), [note])
+        self.assertEqual(
+            await self.notes(BackgroundTasks(tasks[:4])), ["1 task of BackgroundTasks(4 tasks) never began"]
+        )
+
+    async def test_where_all_have_begun_nothing_is_said(self):
+        for mode, container in modes():
+            with self.subTest(mode):
+                tasks = [BackgroundTask(int), BackgroundTask(fails)]
+                self.assertEqual(await self.notes(container(tasks)), [])
+                self.assertEqual(await self.notes(container(tasks * 5, fail_fast=False)), [])
+
+    async def test_a_nested_run_and_the_one_around_it_each_say_theirs(self):
+        inner = BackgroundTasks([BackgroundTask(fails), BackgroundTask(int)])
+        outer = BackgroundTasks([inner, BackgroundTask(int), BackgroundTask(int)])
+        expected = [
+            f"{count} of BackgroundTasks({n} tasks) never began" for count, n in (("1 task", 2), ("2 tasks", 3))
+        ]
+        self.assertEqual(await self.notes(outer), expected)
+
+    async def test_what_waits_for_a_thread_or_was_taken_back_from_its_queue_never_began(self):
+        pool, gate = await self.full_pool()
+        tasks = [BackgroundTask(int) for _ in range(20)]
+        door = Door(when_cancelled=KeyError())
+        run = self.go(BackgroundTasks([*tasks, BackgroundTask(door)], as_group=True, executor=pool))
+        await door.reached()
+        await until(lambda: pool.calls)
+        await cancelled(run)
+        raised = await outcome(run)
+        gate.open()
+        self.assertIn("20 tasks of BackgroundTasks(21 tasks) never began", notes(raised))
+
+
+class Options(AsyncTestCase):
+    WRONG = (
+        ("tasks", BackgroundTask(print), TypeError, r"background\.BackgroundTask.*pass a list"),
+        ("tasks", print, TypeError, "builtin_function_or_method.*pass a list"),
+        ("tasks", 5, TypeError, "int.*pass a list"),
+        ("tasks", [BackgroundTask(print), print], TypeError, "wrap it in one"),
+        ("tasks", [BackgroundTask], TypeError, "wrap it in one"),
+        ("as_group", BackgroundTask(print), TypeError, r"background\.BackgroundTask.*one list"),
+        ("as_group", 1, TypeError, "int"),
+        ("fail_fast", None, TypeError, "NoneType"),
+        ("limit", True, TypeError, "bool"),
+        ("limit", 2.0, TypeError, "float"),
+        ("limit", 0, ValueError, "at least 1"),
+        ("on_error", "print", TypeError, "str"),
+        ("executor", ThreadPoolExecutor, TypeError, "Executor"),
+        ("executor", "threads", TypeError, "str"),
+    )
+
+    def test_each_wrong_option_is_refused_when_a_container_is_made(self):
+        for option, value, kind, message in self.WRONG:
+            with self.subTest(option, value=value), self.assertRaisesRegex(kind, f"(?s){option}.*{message}"):
+                BackgroundTasks(**{option: value})
+
+    async def test_each_is_refused_when_a_run_begins_before_any_task(self):
+        for (option, value, kind, message), (mode, container) in itertools.product(self.WRONG, modes()):
+            with self.subTest(mode, option=option, value=value):
+                log = Log()
+                tasks = container([BackgroundTask(log.sync, 1)])
+                if option == "tasks" and isinstance(value, list):
+                    value = [BackgroundTask(log.sync, 1), *value]
+                setattr(tasks, option, value)
+                raised = await outcome(bounded(tasks.run_as_group() if mode != "in order" else tasks.run_single()))
+                self.assertIsInstance(raised, kind)
+                self.assertRegex(str(raised), message)
+                self.assertEqual(log, [])
+
+    def test_a_foreign_class_of_the_same_name_is_named_in_full(self):
+        foreign = type("BackgroundTask", (), {"__module__": "starlette.background"})
+        with self.assertRaisesRegex(TypeError, r"starlette\.background\.BackgroundTask.*wrap it"):
+            BackgroundTasks([foreign()])
+
+    def test_coroutine_objects_among_the_tasks_are_closed(self):
+        with NoWarning(self):
+            for given in ([asyncio.sleep(0), asyncio.sleep(0)], asyncio.sleep(0)):
+                with self.assertRaisesRegex(TypeError, "coroutine.*function and its arguments"):
+                    BackgroundTasks(given)
+
+
+class HandlersAndNotes(AsyncTestCase):
+    async def test_what_a_handler_raises_has_the_note_of_the_task(self):
+        for mode, container in modes():
+            for options in ({}, {"fail_fast": False}):
+                with self.subTest(mode, options=options):
+                    tasks = container([BackgroundTask(fails)], on_error=mock.Mock(side_effect=KeyError), **options)
+                    (raised,) = leaves(await outcome(tasks()))
+                    self.assertIsInstance(raised, KeyError)
+                    self.assertIn(f"raised by BackgroundTask({__name__}.fails)", notes(raised))
+
+    def test_start_without_a_loop_says_where_to_start(self):
+        with NoWarning(self), self.assertRaises(RuntimeError) as caught:
+            BackgroundTask(spin_async).start()
+        self.assertRegex(notes(caught.exception)[0], "event loop.*response")
+
+    async def test_of_a_batch_in_one_thread_the_task_that_failed_is_blamed(self):
+        log = Log()
+        tasks = [BackgroundTask(log.sync, 1), BackgroundTask(log.sync, 2, KeyError()), BackgroundTask(fails)]
+        for mode, container in modes(executor=self.pool()):
+            with self.subTest(mode):
+                blamed = []
+                await container(tasks, on_error=lambda task, exc: blamed.append((task, type(exc))))()  # noqa: B023
+                self.assertCountEqual(blamed, [(tasks[1], KeyError), (tasks[2], ValueError)])
+
+    async def test_a_base_exception_in_a_group_does_not_lose_a_failure_collected_before(self):
+        tasks = [BackgroundTask(fails), BackgroundTask(Log().coro, 1, CustomBase())]
+        raised = await outcome(BackgroundTasks(tasks, as_group=True, limit=1, fail_fast=False)())
+        self.assertEqual([type(leaf) for leaf in leaves(raised)], [ValueError, CustomBase])
+
+
+class Threads(AsyncTestCase):
+    async def test_a_sequence_of_blocking_tasks_gives_its_thread_back_between_them(self):
+        for as_group in (False, True):
+            with self.subTest(as_group=as_group):
+                log, gate, pool = Log(), self.gate(), self.pool(kind=ThreadPoolExecutor)
+
+                def blocks(item):
+                    log.sync(item)  # noqa: B023
+                    gate()  # noqa: B023
+                    time.sleep(0.002)
+
+                tasks = BackgroundTasks([BackgroundTask(blocks, item) for item in range(3)], as_group, limit=1)
+                tasks.executor = pool
+                run = self.go(tasks)
+                await gate.reached()
+                other = pool.submit(log.sync, "other")
+                gate.open()
+                await run
+                other.result()
+                self.assertEqual(log, [0, "other", 1, 2])
+
+    async def test_small_sync_tasks_share_few_trips(self):
+        for mode, options in (MODES | {"one at a time": {"as_group": True, "limit": 1}}).items():
+            with self.subTest(mode):
+                pool, log = self.pool(4), Log()
+                tasks = [BackgroundTask(log.sync, item) for item in range(1000)]
+                await BackgroundTasks(tasks, executor=pool, **options)()
+                self.assertCountEqual(log, range(1000))
+                self.assertLess(len(pool.calls), 250)
+
+    async def test_a_group_that_computes_uses_few_threads(self):
+        pool, idents = self.pool(40), set()
+
+        def computes():
+            spin(0.00005)
+            idents.add(threading.get_ident())
+
+        await BackgroundTasks([BackgroundTask(computes) for _ in range(1000)], as_group=True, executor=pool)()
+        self.assertLess(len(idents), 30)
+
+    def test_loops_run_in_threads_have_threads_of_their_own(self):
+        code = """
+            import asyncio
+            from background import BackgroundTask, BackgroundTasks
+
+            def runs_a_loop(depth):
+                inner = BackgroundTask(runs_a_loop, depth - 1) if depth else BackgroundTask(int)
+                asyncio.run(BackgroundTasks([BackgroundTask(int), inner])())
+
+            asyncio.run(BackgroundTasks([BackgroundTask(runs_a_loop, 2) for _ in range(45)], as_group=True)())
+            print("ended")
+        """
+        self.assertEqual(run_python("-c", textwrap.dedent(code)), "ended\n")
+
+    async def test_the_executor_of_a_run_is_that_of_what_is_awaited_in_it_not_of_what_is_started(self):
+        names = Log()
+
+        def where():
+            names.append(threading.current_thread().name.split("_")[0])
+
+        async def awaits():
+            await BackgroundTask(where)()
+            await BackgroundTasks([BackgroundTask(where)], as_group=True)()
+            await BackgroundTask(where).start()
+            await BackgroundTasks([BackgroundTask(where)]).start()
+
+        for mode, container in modes(executor=self.pool(thread_name_prefix="own")):
+            with self.subTest(mode):
+                names.clear()
+                await container([BackgroundTask(awaits)])()
+                await BackgroundTask(where)()
+                self.assertEqual(names, ["own", "own", "background", "background", "background"])
+
+    def test_a_loop_run_in_a_thread_inherits_no_executor(self):
+        def runs_a_loop():
+            asyncio.run(bounded(BackgroundTask(int)()))
+
+        with ThreadPoolExecutor(1) as pool:
+            asyncio.run(bounded(BackgroundTasks([BackgroundTask(runs_a_loop)], executor=pool)()))
+
+
+class ClosedLoops(unittest.TestCase):
+    def test_threads_that_end_after_the_loop_was_closed_say_nothing_and_begin_no_more(self):
+        code = """
+            import asyncio, os, sys, threading
+            from background import BackgroundTask, BackgroundTasks
+
+            log, opened = [], threading.Event()
+
+            def waits():
+                log.append(1)
+                opened.wait()
+
+            async def main():
+                tasks = [BackgroundTask(waits) for _ in range(60)]
+                global kept
+                kept = (tasks[0] if mode == "alone" else BackgroundTasks(tasks, **options)).start()
+                while len(log) < threads:
+                    await asyncio.sleep(0.001)
+
+            mode, options, threads = sys.argv[1], eval(sys.argv[2]), int(sys.argv[3])
+            loop = asyncio.new_event_loop()
+            loop.run_until_complete(main())
+            loop.stop()
+            loop.close()
+            opened.set()
+            for thread in threading.enumerate():
+                if thread is not threading.current_thread():
+                    thread.join(0.2)
+            print(len(log) - threads, flush=True)
+            os._exit(0)
+        """
+        others = {"alone": {}, "isolated": {"fail_fast": False}, "one at a time": {"as_group": True, "limit": 1}}
+        for mode, options in (MODES | others).items():
+            with self.subTest(mode):
+                threads = {"as group": 40, "limited": 2}.get(mode, 1)
+                done = subprocess.run(
+                    [sys.executable, "-c", textwrap.dedent(code), mode, repr(options), str(threads)],
+                    capture_output=True,
+                    encoding="utf-8",
+                    timeout=60,
+                    env={**os.environ, "PYTHONPATH": str(HERE)},
+                )
+                self.assertEqual((done.stdout, done.stderr), ("0\n", ""))
+
+    def test_what_was_started_on_closed_loops_is_let_go(self):
+        kept = []
+
+        async def starts():
+            argument = Argument()
+            kept.append(weakref.ref(argument))
+
+            async def never_ends(argument):
+                await asyncio.Event().wait()
+
+            BackgroundTask(never_ends, argument).start()
+            await asyncio.sleep(0)
+
+        for _ in range(10):
+            loop = asyncio.new_event_loop()
+            loop.set_exception_handler(lambda *_: None)
+            loop.run_until_complete(starts())
+            loop.close()
+        gc.collect()
+        self.assertLessEqual(sum(argument() is not None for argument in kept), 1)
 
 
 class Failure(Exception):
