@@ -154,6 +154,7 @@ def test_one_limit_holds_across_requests(folder):
             running.pop()
     """
     after = """
+        await drain()
         for _ in range(20):
             BackgroundTask(limited, BackgroundTask(held)).start()
         while len(running) < 5:
@@ -224,12 +225,11 @@ def test_sync_functions_run_on_the_workers_of_dask(folder):
 
 def test_a_call_that_was_sent_to_a_queue_outlives_the_process_that_sent_it(folder):
     *jobs, start = BLOCKS["Work that survives a crash"].splitlines()
-    (folder.path / "jobs.py").write_text(
-        "\n".join(("from app import make_report", "from huey import SqliteHuey", *jobs))
-    )
+    jobs = ["from app import make_report", "from huey import SqliteHuey", *jobs]
+    (folder.path / "jobs.py").write_text("\n".join(jobs))
     (folder.path / "web.py").write_text(
         "import asyncio, os\nfrom background import BackgroundTask, drain\nfrom jobs import send_invoice\n"
-        f"async def main():\n    {start}\n    await drain()\n    os._exit(0)  # a crash, as far as Python is concerned\n"
+        f"async def main():\n    {start}\n    await drain()\n    os._exit(0)  # as by a crash, nothing is cleaned up\n"
         "asyncio.run(main())\n"
     )
     folder.run("web.py")
