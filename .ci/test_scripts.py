@@ -211,8 +211,8 @@ def test_a_second_signal_ends_the_program_of_the_readme(start, main):
     until(lambda: child.count("begun"), "a mail has begun")
     child.press()
     child.prints("cancelled")
-    until(lambda: child.press() or child.process.poll() is not None, "the program ends")
-    assert child.ends() in (0, -signal.SIGINT)
+    child.press()
+    assert child.ends() == 0
     assert child.count("sent") == 0
 
 
@@ -268,7 +268,7 @@ def main():
     while not child.count("closed"):
         assert time.monotonic() < give_up
         child.press()
-        time.sleep(0.3)
+        time.sleep(0.3)  # nothing says that a press has been dealt with, and two at once may count as one
     child.release()
     assert child.ends() == 0
     child.prints("begun", times=threads)
@@ -297,7 +297,7 @@ def main():
         while child.process.poll() is None and presses < 10:
             child.press()
             presses += 1
-            with suppress(subprocess.TimeoutExpired):
+            with suppress(subprocess.TimeoutExpired):  # nothing says that a press has been dealt with
                 child.process.wait(0.7)
         assert presses <= at_most
         assert child.count("sent") == 0

@@ -62,11 +62,12 @@ def leave(server: Server) -> None:
     server.process.send_signal(signal.SIGTERM)
 
 
+TIMEOUT = "SIGTERM, `--timeout-graceful-shutdown 1`"
 HAPPENINGS = {
     "SIGTERM": (terminate,),
     "SIGINT (Ctrl-C)": (interrupt,),
     "SIGINT twice": (interrupt_twice,),
-    "SIGTERM, `--timeout-graceful-shutdown 1`": (terminate, "1"),
+    TIMEOUT: (terminate, "1"),
     "the client is gone before its answer": (leave,),
 }
 
@@ -99,6 +100,12 @@ def test_a_cell_of_the_table_is_what_is_measured(measured, what, style):
 def test_the_table_has_no_other_cells():
     assert list(TABLE) == list(HAPPENINGS)
     assert all(list(cells) == list(STYLES) for cells in TABLE.values())
+
+
+def test_with_its_own_task_starlette_loses_as_many_to_the_timeout(tmp_path):
+    assert "Starlette's own task alike" in SECTION
+    own = measure(tmp_path, "own", *HAPPENINGS[TIMEOUT])
+    assert own == TABLE[TIMEOUT]["`background=`"]
 
 
 WITHOUT_DRAIN = """

@@ -1,8 +1,8 @@
 """An app in either style under uvicorn: python -m apps.surviving STYLE [TIMEOUT]
 
-STYLE is `background` (the task is given to the response) or `started` (`start()` in the handler, `drain()` in the
-lifespan). POST /tasks has one sync task of three seconds, which prints `done` at its end. TIMEOUT is uvicorn's
-`--timeout-graceful-shutdown`.
+STYLE is `background` (the task is given to the response), `own` (Starlette's task is) or `started` (`start()` in the
+handler, `drain()` in the lifespan). POST /tasks has one sync task of three seconds, which prints `done` at its end.
+TIMEOUT is uvicorn's `--timeout-graceful-shutdown`.
 """
 
 import os
@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import starlette.background
 import uvicorn
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
@@ -36,6 +37,8 @@ app = FastAPI(lifespan=lifespan)
 
 @app.post("/tasks")
 async def tasks() -> JSONResponse:
+    if STYLE == "own":
+        return JSONResponse({}, status_code=202, background=starlette.background.BackgroundTask(write_slowly))
     task = BackgroundTask(write_slowly)
     if STYLE == "background":
         return JSONResponse({}, status_code=202, background=task)
