@@ -146,7 +146,7 @@ def readmes(kind: str, main: str) -> str:
 def is_listening(port: int) -> bool:
     try:
         socket.create_connection(("127.0.0.1", port), PATIENCE).close()
-    except ConnectionRefusedError:
+    except ConnectionError:  # refused, or reset while it closes
         return False
     return True
 
