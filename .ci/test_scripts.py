@@ -179,11 +179,11 @@ def test_a_server_that_is_told_to_end_loses_no_mail(start, kind, name):
         child.press(name)
         until(lambda: not is_listening(port), "the server accepts no more")
         assert child.count("sent") == 0
+        child.release()
+        child.prints("sent ada", times=20)
         for client in slow:
             client.sendall(b"@example.org\n")
             assert is_accepted(client)
-        child.prints("begun ada", times=25)
-        child.release()
         assert child.ends() == 0
     child.prints("sent ada", times=25)
     assert "Traceback" not in child.printed()
