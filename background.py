@@ -228,6 +228,8 @@ class _Run(AbstractContextManager["_Run"]):
     def __exit__(self, kind: object, exc: BaseException | None, tb: object) -> None:
         with suppress(ValueError):  # when closed from elsewhere, in another context
             _executor.reset(self.token)
+        if isinstance(exc, GeneratorExit):
+            return
         raised = self.end or exc
         if self.end is None and self.failures:
             raised = BaseExceptionGroup("failures of background tasks", self.failures)
