@@ -343,7 +343,7 @@ class _Run(AbstractContextManager["_Run"]):
             except Exception as exc:
                 if not await self.handled(trip.tasks[-1] if trip else task, exc):
                     raise
-        except BaseException as exc:  # noqa: BLE001
+        except BaseException as exc:
             self.collect(trip.tasks[-1] if trip else task, exc)
         finally:
             self.unbegun -= trip is None or trip.begun
@@ -502,7 +502,7 @@ class _Trip:
                     break
                 self.tasks.append(drawn)
             call.set_result(returned)
-        except BaseException as exc:  # noqa: BLE001
+        except BaseException as exc:
             call.set_exception(exc)
         finally:
             del call  # (in a frame of a failure: a cycle)
@@ -620,10 +620,11 @@ def _listed(tasks: Any) -> list[BackgroundTask]:
     copy = list(tasks)
     kinds = set(map(type, copy))  # (few: quicker than to ask each task)
     if not all(issubclass(kind, BackgroundTask) for kind in kinds):
-        others = [task for task in copy if not isinstance(task, BackgroundTask)]
         wrong = "tasks", "an iterable of BackgroundTask"
+        others = [task for task in copy if not isinstance(task, BackgroundTask)]
         errors = [_wrong(*wrong, other, "wrap it in one") for other in others]
-        raise errors[0]
+        if errors:
+            raise errors[0]
     return copy
 
 

@@ -16,13 +16,14 @@ from urllib.parse import urlsplit
 
 import pytest
 import test_frameworks
+import test_recipes
+import test_scripts
 import test_wheel_and_typing
 import test_without_background
 from apps.serving import PATIENCE, README, ROOT, serving, snippet
 
 import test_background
 
-SCRIPTS = ["Retry", "Dask cluster"]  # the headings of the blocks that need a package and are no server
 TEXT = README.read_text(encoding="utf-8")
 
 
@@ -104,18 +105,15 @@ def test_each_block_is_run_by_exactly_one_test_file(number: int, run_by_the_stdl
         "test_background.py": code_to_run(block) in run_by_the_stdlib_tests,
         "the tests in frameworks": block.heading in served and block.code == snippet(block.heading),
         "the check of types": block.code == test_wheel_and_typing.documented_block(),
-        "this file": block == TESTS_COMMAND or (block.heading in SCRIPTS and block.code == snippet(block.heading)),
+        "the tests of scripts": block.code == test_scripts.program_of_the_readme(),
+        "the tests of recipes": block.code in test_recipes.BLOCKS.values(),
+        "this file": block == TESTS_COMMAND,
     }
     assert list(claims.values()).count(True) == 1, (block, claims)
 
 
 def test_no_two_headings_are_the_same() -> None:
     assert len(set(HEADINGS)) == len(HEADINGS)
-
-
-@pytest.mark.parametrize("heading", SCRIPTS)
-def test_a_block_that_needs_a_package_runs(heading: str, tmp_path: Path) -> None:
-    run_script(tmp_path, snippet(heading))
 
 
 def test_the_second_command_runs_the_tests_where_the_two_files_were_copied(tmp_path: Path) -> None:

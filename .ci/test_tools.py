@@ -107,7 +107,7 @@ def test_a_duplicate_of_a_container_runs_like_the_container(
         assert [type(failure) for failure in ran[2:]] == [LookupError]
 
 
-@DUPLICATED
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda tasks: pickle.loads(pickle.dumps(tasks))])
 def test_tasks_added_to_a_duplicate_do_not_reach_the_container(
     duplicate: Callable[[BackgroundTasks], BackgroundTasks],
 ) -> None:
@@ -247,16 +247,12 @@ class Seam:
         return wrapped
 
 
-@pytest.fixture(params=["patched", "subclassed"])
-def seam(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Seam:
-    """Either `BackgroundTask` is patched, or `Task`, which the tests make their tasks of, is a subclass of it."""
+@pytest.fixture
+def seam(monkeypatch: pytest.MonkeyPatch) -> Seam:
+    """`Task`, which the tests make their tasks of, is a subclass with a `__call__` of its own."""
     seam = Seam()
-    wrapped = seam.wrap(BackgroundTask.__call__)
-    if request.param == "patched":
-        monkeypatch.setattr(BackgroundTask, "__call__", wrapped)
-        monkeypatch.setattr(seam, "Task", BackgroundTask, raising=False)
-    else:
-        monkeypatch.setattr(seam, "Task", type("Traced", (BackgroundTask,), {"__call__": wrapped}), raising=False)
+    traced = type("Traced", (BackgroundTask,), {"__call__": seam.wrap(BackgroundTask.__call__)})
+    monkeypatch.setattr(seam, "Task", traced, raising=False)
     return seam
 
 
@@ -310,19 +306,6 @@ def test_started_tasks_run_through_the_seam(seam: Any) -> None:
 
     run(main())
     assert sorted(seam.names) == ["send", "write"]
-
-
-def test_a_container_made_before_the_patch_runs_through_the_seam(monkeypatch: pytest.MonkeyPatch) -> None:
-    tasks = BackgroundTasks([BackgroundTask(send, 1), BackgroundTask(write, 2)], as_group=True)
-    tasks.add_task(send, 3)
-    seam = Seam()
-    with monkeypatch.context() as patch:
-        patch.setattr(BackgroundTask, "__call__", seam.wrap(BackgroundTask.__call__))
-        run(tasks())
-    assert sorted(seam.names) == ["send", "send", "write"]
-    run(tasks())
-    assert len(seam.names) == 3
-    assert len(ran) == 6
 
 
 def test_the_seam_of_the_container_is_its_own_call(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -278,7 +278,7 @@ def test_type_checkers_refuse_ours_as_background_of_a_framework_unless_wrapped(
 
 
 def documented_block() -> str:
-    section = README.read_text().split("### Type checkers\n", 1)[1].split("\n#", 1)[0]
+    section = README.read_text().split("\n## Type checkers\n", 1)[1].split("\n## ", 1)[0]
     (block,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
     return str(block)
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 from apps.serving import PATIENCE, serving, snippet
 
-HEADINGS = ["aiohttp", "Quart", "Django async views", "No framework"]
+HEADINGS = ["aiohttp", "Quart", "Django async views"]
 POOL = 40  # threads of the module: as many sync tasks run at a time, the others are queued
 
 
