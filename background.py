@@ -343,7 +343,7 @@ class _Run(AbstractContextManager["_Run"]):
             except Exception as exc:
                 if not await self.handled(trip.tasks[-1] if trip else task, exc):
                     raise
-        except BaseException as exc:
+        except BaseException as exc:  # noqa: BLE001
             self.collect(trip.tasks[-1] if trip else task, exc)
         finally:
             self.unbegun -= trip is None or trip.begun
@@ -502,7 +502,7 @@ class _Trip:
                     break
                 self.tasks.append(drawn)
             call.set_result(returned)
-        except BaseException as exc:
+        except BaseException as exc:  # noqa: BLE001
             call.set_exception(exc)
         finally:
             del call  # (in a frame of a failure: a cycle)
