@@ -3114,21 +3114,20 @@ class Counts(AsyncTestCase):
             async with asyncio.TaskGroup() as group:
                 group.create_task(fails_async())
 
-        for nested in (BackgroundTask(in_group), BackgroundTasks([BackgroundTask(fails)], as_group=True)):
-            for mode, container in modes():
-                with self.subTest(mode):
-                    door, log = Door(), Log()
+        failing = (BackgroundTask(in_group), BackgroundTasks([BackgroundTask(fails)], as_group=True))
+        for first, options in itertools.product(failing, ({}, {"as_group": True, "limit": 1})):
+            with self.subTest(first=first, options=options):
+                door, log = Door(), Log()
 
-                    async def handler(task, exc, door=door):
-                        await door()
+                async def handler(task, exc, door=door):
+                    await door()
 
-                    tasks = [nested, *(BackgroundTask(log.coro, item) for item in range(5))]
-                    run = self.go(container(tasks, fail_fast=False, on_error=handler))
-                    await door.reached()
-                    before = len(log)
-                    await cancelled(run)
-                    self.assertIsInstance(await outcome(run), ExceptionGroup)
-                    self.assertEqual(len(log), before)
+                tasks = [first, *(BackgroundTask(log.coro, item) for item in range(5))]
+                run = self.go(BackgroundTasks(tasks, fail_fast=False, on_error=handler, **options))
+                await door.reached()
+                await cancelled(run)
+                self.assertIsInstance(await outcome(run), ExceptionGroup)
+                self.assertEqual(log, [])
 
     async def test_a_run_in_a_finally_after_a_cancellation_isolates_and_eats_nothing(self):
         for mode, container in modes(fail_fast=False):
