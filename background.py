@@ -200,8 +200,14 @@ class _Run(AbstractContextManager["_Run"]):
     """
 
     group: _Group
+    requests = 0
+    position = 0  # of the next task
+    unbegun = 0  # tasks handed to members that have not begun them
+    failing = False
+    end: BaseException | None = None  # what is raised as it is
 
     def __init__(self, container: BackgroundTasks, in_order: bool = False) -> None:
+        _listed(container.tasks)
         _check(container)
         self.container = container
         self.tasks = container.tasks
@@ -213,17 +219,12 @@ class _Run(AbstractContextManager["_Run"]):
         self.token = _executor.set(self.executor)
         self.in_threads = _has_threads(self.executor)
         self.parent = asyncio.current_task()
-        self.requests = 0
         self.numbered = enumerate(self.tasks, 1)  # of a list that may grow
-        self.position = 0  # of the next task
-        self.unbegun = 0  # tasks handed to members that have not begun them
         self.waiting: deque[BackgroundTask] = deque()  # for threads, which draw them
         self.on_their_way: set[_Trip | None] = set()
         self.members: set[Task[None]] = set()
         self.changed = Event()
-        self.failing = False
         self.failures: list[BaseException] = []
-        self.end: BaseException | None = None  # what is raised as it is
 
     def __exit__(self, kind: object, exc: BaseException | None, tb: object) -> None:
         with suppress(ValueError):  # when closed from elsewhere, in another context
@@ -307,15 +308,18 @@ class _Run(AbstractContextManager["_Run"]):
         if self.stopping():
             return False
         for _ in range(_QUEUED_AT_ONCE):
-            if not self.is_next_for_thread():
+            if self.position == len(self.tasks):
+                break
+            if not self.for_thread(self.tasks[self.position]):
                 break
             self.position, task = next(self.numbered)
             self.waiting.append(task)
-        free = len(self.members) < self.limit
-        if free and len(self.on_their_way) < _ON_THEIR_WAY and (drawn := self.draw()):
-            self.begin(drawn, _Trip(drawn, self))
+        else:
             return True
-        if self.is_next_for_thread():
+        free = len(self.members) < self.limit
+        if self.waiting and free and len(self.on_their_way) < _ON_THEIR_WAY:
+            if (drawn := self.draw()) is not None:  # (no thread was faster)
+                self.begin(drawn, _Trip(drawn, self))
             return True
         in_turn = self.limit == sys.maxsize or not self.waiting
         if self.directly or not free or not in_turn or self.position == len(self.tasks):
@@ -323,10 +327,6 @@ class _Run(AbstractContextManager["_Run"]):
         self.position, task = next(self.numbered)
         self.begin(task)
         return True
-
-    def is_next_for_thread(self) -> bool:
-        position = self.position
-        return position < len(self.tasks) and self.for_thread(self.tasks[position])
 
     def begin(self, task: BackgroundTask, trip: _Trip | None = None) -> None:
         if trip is not None:
@@ -586,9 +586,9 @@ def _start(task: BackgroundTask) -> Task[None]:
 # Checks and names
 
 _ADVICE: Final = "pass the function and its arguments, BackgroundTask(send, 1)"
+_ONE_LIST: Final = "all tasks go into one list"
 _GENERATES: Final = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 _GENERATORS: Final[Any] = (GeneratorType, AsyncGeneratorType)
-_COLLECTED_FIRST: Final = (type(None), CancelledError, BaseExceptionGroup)
 
 
 def _is_async(func: Any) -> bool:
@@ -630,11 +630,11 @@ def _listed(tasks: Any) -> list[BackgroundTask]:
 
 def _check(container: Any) -> None:
     """TypeError or ValueError for what can be no option: when made, and when run."""
-    _listed(container.tasks)
     limit, on_error, executor = container.limit, container.on_error, container.executor
-    for option in ("as_group", "fail_fast"):
-        if not isinstance(value := getattr(container, option), bool):
-            raise _wrong(option, "True or False", value, "all tasks go into one list")
+    if not isinstance(container.as_group, bool):
+        raise _wrong("as_group", "a bool", container.as_group, _ONE_LIST)
+    if not isinstance(container.fail_fast, bool):
+        raise _wrong("fail_fast", "a bool", container.fail_fast, _ONE_LIST)
     if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool)):
         raise _wrong("limit", "an int, or None for no limit", limit)
     if limit is not None and limit < 1:
