@@ -491,14 +491,14 @@ class _Trip:
         until = monotonic() + _TURN  # by the clock: who has blocked has had a turn, too
         try:
             while True:
-                task, context = self.tasks[-1], self.context.copy()
+                task = self.tasks[-1]
+                context = self.context.copy()
                 returned = context.run(task.func, *task.args, **task.kwargs)
-                over = monotonic() >= until or self.cancelled or self.loop.is_closed()
-                over |= isinstance(returned, _GENERATORS) or inspect.isawaitable(
-                    returned
-                )
-                drawn = None if over or self.run is None else self.run.draw()
-                if drawn is None:
+                if self.run is None or monotonic() >= until or self.cancelled:
+                    break
+                if self.loop.is_closed() or _is_for_the_loop(returned):
+                    break
+                if (drawn := self.run.draw()) is None:
                     break
                 self.tasks.append(drawn)
             call.set_result(returned)
@@ -506,6 +506,10 @@ class _Trip:
             call.set_exception(exc)
         finally:
             del call  # (in a frame of a failure: a cycle)
+
+
+def _is_for_the_loop(returned: object) -> bool:
+    return isinstance(returned, _GENERATORS) or inspect.isawaitable(returned)
 
 
 async def _finish(call: Future[Any], cancelled: bool) -> None:
