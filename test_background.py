@@ -1796,7 +1796,8 @@ class NothingIsLost(AsyncTestCase):
         await run
         self.assertGreaterEqual(len(log), 100 - len(children))  # a child that waits for a thread may be among them
 
-    async def test_a_group_that_is_entered_again_keeps_to_its_limit(self):
+    async def test_a_group_whose_members_are_cancelled_before_their_first_steps_keeps_to_its_limit(self):
+        self.loop.set_task_factory(None)
         gate = self.gate()
 
         def waits():
