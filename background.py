@@ -317,9 +317,9 @@ class _Run(AbstractContextManager["_Run"]):
         else:
             return True
         free = len(self.members) < self.limit
-        if self.waiting and free and len(self.on_their_way) < _ON_THEIR_WAY:
-            if (drawn := self.draw()) is not None:  # (no thread was faster)
-                self.begin(drawn, _Trip(drawn, self))
+        sendable = self.waiting and free and len(self.on_their_way) < _ON_THEIR_WAY
+        if sendable and (drawn := self.draw()) is not None:  # (no thread was faster)
+            self.begin(drawn, _Trip(drawn, self))
             return True
         in_turn = self.limit == sys.maxsize or not self.waiting
         if self.directly or not free or not in_turn or self.position == len(self.tasks):

@@ -3379,17 +3379,39 @@ class Threads(AsyncTestCase):
             asyncio.run(bounded(BackgroundTasks([BackgroundTask(runs_a_loop)], executor=pool)()))
 
 
+class ClosedCoroutines(AsyncTestCase):
+    async def test_a_run_whose_coroutine_is_closed_ends_without_noise(self):
+        for mode, container in modes() + modes(fail_fast=False):
+            with self.subTest(mode), NoWarning(self):
+                door = Door()
+                before = asyncio.all_tasks()
+                run = container([BackgroundTask(door), BackgroundTask(door)])()
+                while not door.begun.is_set():
+                    run.send(None)
+                    await asyncio.sleep(0)
+                run.close()
+                for member in asyncio.all_tasks() - before:
+                    member.cancel()
+                    await asyncio.wait({member})
+
+    def test_a_mock_of_a_task_can_stand_in_a_container(self):
+        task = mock.AsyncMock(spec=BackgroundTask)
+        asyncio.run(BackgroundTasks([task, BackgroundTask(int)])())
+        self.assertEqual(task.await_count, 1)
+
+
 class ClosedLoops(unittest.TestCase):
     def test_threads_that_end_after_the_loop_was_closed_say_nothing_and_begin_no_more(self):
         code = """
-            import asyncio, os, sys, threading
+            import asyncio, os, sys, threading, time
             from background import BackgroundTask, BackgroundTasks
 
-            log, opened = [], threading.Event()
+            log, ended, opened = [], [], threading.Event()
 
             def waits():
                 log.append(1)
                 opened.wait()
+                ended.append(1)
 
             async def main():
                 tasks = [BackgroundTask(waits) for _ in range(60)]
@@ -3404,9 +3426,9 @@ class ClosedLoops(unittest.TestCase):
             loop.stop()
             loop.close()
             opened.set()
-            for thread in threading.enumerate():
-                if thread is not threading.current_thread():
-                    thread.join(0.2)
+            while len(ended) < threads:
+                time.sleep(0.001)
+            time.sleep(0.1)
             print(len(log) - threads, flush=True)
             os._exit(0)
         """
@@ -3422,6 +3444,22 @@ class ClosedLoops(unittest.TestCase):
                     env={**os.environ, "PYTHONPATH": str(HERE)},
                 )
                 self.assertEqual((done.stdout, done.stderr), ("0\n", ""))
+
+    def test_what_is_still_queued_when_the_loop_is_closed_never_begins(self):
+        async def starts():
+            tasks.start()
+            await until(lambda: len(pool.calls) == 2)
+
+        gate, log = Gate(), Log()
+        with Pool(1) as pool:
+            pool.submit(gate)
+            tasks = BackgroundTasks([BackgroundTask(log.sync, 1)], executor=pool)
+            loop = asyncio.new_event_loop()
+            loop.set_exception_handler(lambda *_: None)
+            loop.run_until_complete(starts())
+            loop.close()
+            gate.open()
+        self.assertEqual(log, [])
 
     def test_what_was_started_on_closed_loops_is_let_go(self):
         kept = []
