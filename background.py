@@ -64,7 +64,7 @@ class BackgroundTask:
             elif self.is_async:
                 await self.func(*self.args, **self.kwargs)
             else:
-                await _Trip(self).go(_executor.get())
+                await _Trip(self).go()
         except Exception as exc:
             _blame(self, exc)
             raise
@@ -133,7 +133,9 @@ class BackgroundTasks(BackgroundTask):
     async def run_single(self) -> None:
         """Run the tasks one after the other; the first failure is raised as it is."""
         with _Run(self, in_order=True) as run:
-            while await run.work():
+            if self.fail_fast and self.on_error is None:
+                await run.work()
+            else:
                 async with _Group() as run.group:
                     await run.fill()
 
@@ -192,17 +194,16 @@ _executor: ContextVar[Executor | None] = ContextVar("executor", default=None)
 class _Run(AbstractContextManager["_Run"]):
     """One `await container()`, which raises on leaving what its tasks have.
 
-    A sequence awaits tasks directly, unless they are for threads, or failures are to be
-    isolated. All else are members of a TaskGroup, whose body begins them and stays until
-    the last has ended. They raise nothing themselves: so nobody but the body's caller
-    cancels it, and it calls no function of a user. When its `cancelling()` has grown, the
-    run is being cancelled; elsewhere that count is not to be trusted.
+    A sequence that fails fast awaits its tasks directly. All else are members of a
+    TaskGroup, whose body begins them and stays until the last has ended. They raise
+    nothing themselves: so nobody but the body's caller cancels it, and it calls no
+    function of a user. When its `cancelling()` has grown, the run is being cancelled;
+    elsewhere that count is not to be trusted.
     """
 
     group: _Group
-    requests = 0
     position = 0  # of the next task
-    unbegun = 0  # tasks handed to members that have not begun them
+    unbegun = 0  # tasks handed over to what has not begun them
     failing = False
     end: BaseException | None = None  # what is raised as it is
 
@@ -212,13 +213,13 @@ class _Run(AbstractContextManager["_Run"]):
         self.container = container
         self.tasks = container.tasks
         self.in_order = in_order
-        self.directly = in_order and container.fail_fast and container.on_error is None
         self.limit = 1 if in_order else container.limit or sys.maxsize
         inherited = _executor.get()
-        self.executor = inherited if container.executor is None else container.executor
-        self.token = _executor.set(self.executor)
-        self.in_threads = _has_threads(self.executor)
+        executor = inherited if container.executor is None else container.executor
+        self.token = _executor.set(executor)
+        self.in_threads = _has_threads(executor)
         self.parent = asyncio.current_task()
+        self.requests = _cancelling(self.parent)
         self.numbered = enumerate(self.tasks, 1)  # of a list that may grow
         self.waiting: deque[BackgroundTask] = deque()  # for threads, which draw them
         self.on_their_way: set[_Trip | None] = set()
@@ -235,24 +236,19 @@ class _Run(AbstractContextManager["_Run"]):
         if self.end is None and self.failures:
             raised = BaseExceptionGroup("failures of background tasks", self.failures)
         never = len(self.tasks) - self.position + len(self.waiting) + self.unbegun
+        if never and isinstance(raised, Exception):
+            tasks = f"task{'s' * (never > 1)} of {_name(self.container)}"
+            _add_note(raised, f"{never} {tasks} never began")
         self.failures, self.end, self.parent = [], None, None  # (they were cycles,)
         vars(self).pop("group", None)  # (and so was this)
         try:
-            if never and isinstance(raised, Exception):
-                tasks = f"task{'s' * (never > 1)} of {_name(self.container)}"
-                _add_note(raised, f"{never} {tasks} never began")
             if raised is not None and raised is not exc:
                 raise raised
         finally:
             del exc, raised  # (in a frame through which they leave: cycles)
 
-    def for_thread(self, task: BackgroundTask) -> bool:
-        return self.in_threads and type(task) is BackgroundTask and not task.is_async
-
-    async def work(self) -> bool:
-        """Await tasks of a sequence directly; return whether a member is needed next."""
-        if self.failing or not self.directly:
-            return not self.failing and self.position < len(self.tasks)
+    async def work(self) -> None:
+        """Await the tasks of a sequence; the first failure leaves from here."""
         until = monotonic() + _TURN
         numbered = self.numbered
         for self.position, task in numbered:
@@ -264,104 +260,106 @@ class _Run(AbstractContextManager["_Run"]):
                     raise
             elif self.for_thread(task):
                 self.waiting.append(task)
-                return True
+                self.queue()
+                while (trip := self.next_trip()) is not None:
+                    await trip.go()
             else:
                 await task()
             if monotonic() >= until:
                 await asyncio.sleep(0)
                 until = monotonic() + _TURN
-        return False
 
     async def fill(self) -> None:
+        """Begin members of the TaskGroup, and stay in its body until they have ended."""
         try:
             await asyncio.sleep(0)  # a cancellation still to be delivered comes first
-            self.requests = _cancelling(self.parent)
-            while not self.failing:
+            while True:
                 self.changed.clear()
-                if all(self.take_next() for _ in range(_AT_ONCE)):
+                if self.failing:
+                    raise CancelledError  # for those that are running, too
+                if all(self.begin_next() for _ in range(_AT_ONCE)):
                     await asyncio.sleep(0)
                 elif self.members:
                     await self.changed.wait()
                 else:
-                    await asyncio.sleep(0)  # (likewise)
                     break
+            await asyncio.sleep(0)  # (likewise)
         except CancelledError:
             self.failing = True
-            await self.end_members()
+            for member in self.members:
+                member.cancel()
+            await _wait_on(self.changed, lambda: not self.members)
             if self.end is None and not self.failures:
                 raise
-        await self.end_members()
-
-    async def end_members(self) -> None:
-        for member in self.members:
-            member.cancel()
-        with _shield():
-            while self.members:
-                self.changed.clear()
-                with suppress(CancelledError):
-                    await self.changed.wait()
 
     def stopping(self) -> bool:
         return self.failing or _cancelling(self.parent) > self.requests
 
-    def take_next(self) -> bool:
+    def for_thread(self, task: BackgroundTask) -> bool:
+        return self.in_threads and type(task) is BackgroundTask and not task.is_async
+
+    def queue(self) -> bool:
+        """Let sync tasks that come next wait for threads; whether there were any."""
+        before = self.position
+        for task in self.tasks[before : before + _QUEUED_AT_ONCE]:
+            if not self.for_thread(task):
+                break
+            self.position, _ = next(self.numbered)
+            self.waiting.append(task)
+        return self.position > before
+
+    def begin_next(self) -> bool:
+        """Begin a member, or queue tasks; whether anything was done."""
         if self.stopping():
             return False
-        for _ in range(_QUEUED_AT_ONCE):
-            if self.position == len(self.tasks):
-                break
-            if not self.for_thread(self.tasks[self.position]):
-                break
-            self.position, task = next(self.numbered)
-            self.waiting.append(task)
-        else:
+        if self.queue():
             return True
         free = len(self.members) < self.limit
-        sendable = self.waiting and free and len(self.on_their_way) < _ON_THEIR_WAY
-        if sendable and (drawn := self.draw()) is not None:  # (no thread was faster)
-            self.begin(drawn, _Trip(drawn, self))
+        sendable = free and len(self.on_their_way) < _ON_THEIR_WAY
+        if sendable and (trip := self.next_trip()) is not None:
+            self.begin(trip.tasks, trip)
             return True
         in_turn = self.limit == sys.maxsize or not self.waiting
-        if self.directly or not free or not in_turn or self.position == len(self.tasks):
+        if not free or not in_turn or self.position == len(self.tasks):
             return False
         self.position, task = next(self.numbered)
-        self.begin(task)
+        self.unbegun += 1
+        self.begin([task])
         return True
 
-    def begin(self, task: BackgroundTask, trip: _Trip | None = None) -> None:
-        if trip is not None:
-            self.on_their_way.add(trip)
+    def next_trip(self) -> _Trip | None:
+        if (task := self.draw()) is None:
+            return None
         self.unbegun += 1
-        member = self.group.create_task(self.run(task, trip), name=_name(task))
+        trip = _Trip(task, self)
+        self.on_their_way.add(trip)
+        return trip
+
+    def begin(self, tasks: list[BackgroundTask], trip: _Trip | None = None) -> None:
+        member = self.group.create_task(self.run(tasks, trip), name=_name(tasks[0]))
         self.members.add(member)
         member.add_done_callback(functools.partial(self.has_ended, trip))
 
-    async def run(self, task: BackgroundTask, trip: _Trip | None) -> None:
+    async def run(self, tasks: list[BackgroundTask], trip: _Trip | None) -> None:
+        """A member, for the last of its tasks; it raises nothing."""
         try:
             try:
-                await (task() if trip is None else trip.go(self.executor))
+                if trip is not None:
+                    await trip.go()
+                else:
+                    self.unbegun -= 1
+                    await tasks[0]()
             except Exception as exc:
-                if not await self.handled(trip.tasks[-1] if trip else task, exc):
+                _blame(tasks[-1], exc)
+                on_error = self.container.on_error
+                if on_error is None or self.stopping():
                     raise
+                with suppress(CancelledError):  # which leaves the failure as it is
+                    await _settle(on_error(tasks[-1], exc))
+                    return
+                raise
         except BaseException as exc:  # noqa: BLE001
-            self.collect(trip.tasks[-1] if trip else task, exc)
-        finally:
-            self.unbegun -= trip is None or trip.begun
-
-    async def handled(self, task: BackgroundTask, failure: Exception) -> bool:
-        on_error = self.container.on_error
-        _blame(task, failure)
-        try:
-            if on_error is None or self.stopping():
-                return False
-            handling = on_error(task, failure)
-            if inspect.isawaitable(handling):
-                await handling
-            return True
-        except CancelledError:
-            return False  # a handler that is cancelled has not dealt with the failure
-        finally:
-            del failure  # (raised again, it would leave through this frame: a cycle)
+            self.collect(tasks[-1], exc)
 
     def collect(self, task: BackgroundTask, exc: BaseException) -> None:
         _blame(task, exc)
@@ -386,6 +384,11 @@ class _Run(AbstractContextManager["_Run"]):
         self.on_their_way.discard(trip)
         self.changed.set()
 
+    def has_returned(self, task: BackgroundTask) -> None:
+        self.unbegun -= 1
+        if self.members and (member := asyncio.current_task()):
+            member.set_name(_name(task))
+
     def has_ended(self, trip: _Trip | None, member: Task[None]) -> None:
         self.has_begun(trip)
         self.members.discard(member)
@@ -408,7 +411,12 @@ class _Group(TaskGroup):
 
 # How deep one is in threads, each of which may run an event loop of its own.
 _depth: ContextVar[int] = ContextVar("depth", default=0)
-_pools: Final[dict[tuple[int, int], ThreadPoolExecutor]] = {}
+
+
+@functools.cache
+def _pool(process: int, depth: int) -> ThreadPoolExecutor:
+    """The module's threads; a forked child has none of its parent's."""
+    return ThreadPoolExecutor(40, "background")
 
 
 class _Trip:
@@ -416,8 +424,8 @@ class _Trip:
 
     def __init__(self, task: BackgroundTask, run: _Run | None = None) -> None:
         self.tasks = [task]  # to which the thread adds
+        self.executor = _executor.get()
         self.run = run
-        self.begun = False
         self.cancelled = False
         self.loop = asyncio.get_running_loop()
         self.context = copy_context()
@@ -425,13 +433,13 @@ class _Trip:
         self.context.run(_executor.set, None)
         self.context.run(_depth.set, _depth.get() + 1)
 
-    async def go(self, executor: Executor | None) -> None:
+    async def go(self) -> None:
         """Go and come back, however often cancelled; then raise, await or close."""
         requests = _cancelling(asyncio.current_task())
         if requests:
             await asyncio.sleep(0)  # a cancellation still to be delivered comes first
         cancellation = None
-        call, handed = self.hand_over(executor)
+        call, handed = self.hand_over()
         try:
             try:
                 await handed
@@ -441,33 +449,29 @@ class _Trip:
                 self.cancelled = True
                 done = self.end_of(call)
                 call.cancel()  # if it has not begun
-                with _shield():
-                    while not done.is_set():
-                        with suppress(CancelledError):
-                            await done.wait()
+                await _wait_on(done, call.done)
             if call.cancelled():
                 dropped = "the executor was shut down and dropped the call"
                 raise cancellation or RuntimeError(dropped)
-            self.begun = True
-            if self.run is not None and (member := asyncio.current_task()):
-                member.set_name(_name(self.tasks[-1]))
-                del member  # (in a frame through which its failure leaves: a cycle)
-            await _finish(call, cancellation is not None)
+            if self.run is not None:
+                self.run.has_returned(self.tasks[-1])
+            await _settle(_result(call), cancellation is not None)
             if cancellation is not None:
                 raise cancellation
+        except Exception as exc:
+            _blame(self.tasks[-1], exc)
+            raise
         finally:
             del call, handed, cancellation  # (of a failure, they would make a cycle)
 
-    def hand_over(
-        self, executor: Executor | None
-    ) -> tuple[Future[Any], Awaitable[object]]:
+    def hand_over(self) -> tuple[Future[Any], Awaitable[object]]:
         """The call, whose cancel() tells whether it has begun, and what to wait for."""
+        executor = self.executor
         if executor is None or _has_threads(executor):
             call: Future[Any] = Future()
             calls = [call]  # to be emptied: what an executor keeps would be a cycle
-            key = os.getpid(), _depth.get()  # (no threads come with a forked child)
-            if executor is None and (executor := _pools.get(key)) is None:
-                executor = _pools.setdefault(key, ThreadPoolExecutor(40, "background"))
+            if executor is None:
+                executor = _pool(os.getpid(), _depth.get())
             return call, self.loop.run_in_executor(executor, self.call_functions, calls)
         task = self.tasks[0]
         func = task.func
@@ -512,18 +516,22 @@ def _is_for_the_loop(returned: object) -> bool:
     return isinstance(returned, _GENERATORS) or inspect.isawaitable(returned)
 
 
-async def _finish(call: Future[Any], cancelled: bool) -> None:
-    """Raise what a call has raised, await what it has returned, or close that."""
+def _result(call: Future[Any]) -> Any:
     try:
-        returned = call.result()
+        return call.result()
     except (StopIteration, CancelledError) as exc:
         raise RuntimeError(f"the function raised {type(exc).__name__}") from exc
     finally:
         del call  # (in a frame through which a failure leaves: a cycle)
+
+
+async def _settle(returned: Any, cancelled: bool = False) -> None:
+    """Await what a function has returned, or close it, if it is for the loop."""
     try:
-        if inspect.isawaitable(returned) and not cancelled:
+        awaitable = inspect.isawaitable(returned)
+        if awaitable and not cancelled:
             await returned
-        elif inspect.isawaitable(returned):
+        elif awaitable:
             getattr(returned, "close", getattr(returned, "cancel", bool))()
         elif isinstance(returned, _GENERATORS):
             kind = type(returned).__name__
@@ -541,10 +549,15 @@ def _has_threads(executor: Executor | None) -> bool:
     )
 
 
-def _shield() -> AbstractContextManager[object]:
-    """For waiting after a cancellation: those of a scope of anyio come in every turn."""
+async def _wait_on(changed: Event, ended: Callable[[], bool]) -> None:
+    """After a cancellation, however often it comes: a scope of anyio does so in every
+    turn of the loop, unless one is shielded from it."""
     scope = getattr(sys.modules.get("anyio"), "CancelScope", None)
-    return scope(shield=True) if scope else nullcontext()
+    with scope(shield=True) if scope else nullcontext():
+        while not ended():
+            changed.clear()
+            with suppress(CancelledError):
+                await changed.wait()
 
 
 def _cancelling(task: Task[Any] | None) -> int:
@@ -605,9 +618,7 @@ def _is_async(func: Any) -> bool:
         raise _wrong("func", "callable", func, _ADVICE)
     while isinstance(func, functools.partial):
         func = func.func
-    if isinstance(func, type):
-        return False
-    for candidate in (func, type(func).__call__):
+    for candidate in () if isinstance(func, type) else (func, type(func).__call__):
         flags = getattr(getattr(candidate, "__code__", None), "co_flags", 0)
         if flags & _GENERATES and not flags & inspect.CO_ITERABLE_COROUTINE:
             got = f"got {_name(func)}: calling it runs nothing"
@@ -622,13 +633,11 @@ def _listed(tasks: Any) -> list[BackgroundTask]:
     if not hasattr(tasks, "__iter__"):
         raise _wrong("tasks", "an iterable of BackgroundTask", tasks, "pass a list")
     copy = list(tasks)
-    kinds = set(map(type, copy))  # (few: quicker than to ask each task)
-    if not all(issubclass(kind, BackgroundTask) for kind in kinds):
-        wrong = "tasks", "an iterable of BackgroundTask"
-        others = [task for task in copy if not isinstance(task, BackgroundTask)]
-        errors = [_wrong(*wrong, other, "wrap it in one") for other in others]
-        if errors:
-            raise errors[0]
+    others = [task for task in copy if not isinstance(task, BackgroundTask)]
+    wanted = "an iterable of BackgroundTask"
+    errors = [_wrong("tasks", wanted, other, "wrap it in one") for other in others]
+    if errors:
+        raise errors[0]
     return copy
 
 
