@@ -203,7 +203,7 @@ class _Run(AbstractContextManager["_Run"]):
 
     group: _Group
     position = 0  # of the next task
-    unbegun = 0  # tasks handed over to what has not begun them
+    unbegun = 0  # tasks handed over, and cancelled before they began
     failing = False
     end: BaseException | None = None  # what is raised as it is
 
@@ -323,14 +323,12 @@ class _Run(AbstractContextManager["_Run"]):
         if not free or not in_turn or self.position == len(self.tasks):
             return False
         self.position, task = next(self.numbered)
-        self.unbegun += 1
         self.begin([task])
         return True
 
     def next_trip(self) -> _Trip | None:
         if (task := self.draw()) is None:
             return None
-        self.unbegun += 1
         trip = _Trip(task, self)
         self.on_their_way.add(trip)
         return trip
@@ -344,11 +342,7 @@ class _Run(AbstractContextManager["_Run"]):
         """A member, for the last of its tasks; it raises nothing."""
         try:
             try:
-                if trip is not None:
-                    await trip.go()
-                else:
-                    self.unbegun -= 1
-                    await tasks[0]()
+                await (trip.go() if trip else tasks[0]())
             except Exception as exc:
                 _blame(tasks[-1], exc)
                 on_error = self.container.on_error
@@ -385,13 +379,13 @@ class _Run(AbstractContextManager["_Run"]):
         self.changed.set()
 
     def has_returned(self, task: BackgroundTask) -> None:
-        self.unbegun -= 1
         if self.members and (member := asyncio.current_task()):
             member.set_name(_name(task))
 
     def has_ended(self, trip: _Trip | None, member: Task[None]) -> None:
         self.has_begun(trip)
         self.members.discard(member)
+        self.unbegun += member.cancelled()  # before its first step, or it says nothing
 
 
 class _Group(TaskGroup):
@@ -451,6 +445,8 @@ class _Trip:
                 call.cancel()  # if it has not begun
                 await _wait_on(done, call.done)
             if call.cancelled():
+                if self.run is not None:
+                    self.run.unbegun += 1
                 dropped = "the executor was shut down and dropped the call"
                 raise cancellation or RuntimeError(dropped)
             if self.run is not None:
@@ -667,10 +663,7 @@ def _wrong(option: str, wanted: str, given: Any, way_out: str = "") -> TypeError
 
 
 def _name(thing: Any) -> str:
-    """The dotted name of a function, or of the class of an object without a name.
-
-    A task has that of its function; a container its class and length.
-    """
+    """The dotted name of a function, or of the class of what has no name."""
     if isinstance(thing, BackgroundTasks):
         return f"{type(thing).__name__}({len(thing.tasks)} tasks)"
     if issubclass(type(thing), (BackgroundTask, functools.partial)):
