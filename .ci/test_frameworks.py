@@ -9,10 +9,19 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from apps.serving import CLIENT, PATIENCE, serving, snippet, until
+from apps.serving import APPS, CLIENT, PATIENCE, serving, until
 
 FRAMEWORKS = ["starlette", "fastapi", "lilya", "ravyn", "litestar"]
-HEADINGS = ["Starlette", "FastAPI", "Lilya", "Esmerald / Ravyn", "Litestar"]
+ADA = {"email": "ada@example.org"}
+SNIPPETS = [  # of the README: the heading, where it listens, and what it is sent
+    ("FastAPI", "/register", ADA),
+    ("FastAPI", "/injected", ADA),
+    ("Starlette", "/register", ADA),
+    ("Lilya", "/invite", ["ada@example.org", "grace@example.org"]),
+    ("Esmerald / Ravyn", "/register", ADA),
+    ("Litestar", "/register", ADA),
+]
+DECORATED = ["Esmerald / Ravyn", "Litestar"]  # whose snippets have a task in a decorator, too: /visit
 KINDS = {"async": ["a"], "sync": ["b"], "in-order": ["a", "b", "c"], "as-group": ["a", "b", "c"]}
 INJECTED = {  # in FastAPI, the tasks that run
     "with-ours-added": ["theirs", "a", "b", "c"],
@@ -67,27 +76,50 @@ def is_created(response: httpx.Response) -> bool:
     return response.is_success and response.json() == {"message": "Created"}
 
 
+def events(server) -> list[str]:
+    """What the app of a snippet has printed, in order."""
+    words = ("answered", "mail", "one more visit")
+    return [line for line in server.printed().splitlines() if line.startswith(words)]
+
+
 def begun_and_ended(*tasks: str) -> list[str]:
     return [f"{task} {event}" for task in tasks for event in ("began", "ended")]
 
 
-@pytest.mark.parametrize("heading", HEADINGS)
-def test_the_example_of_the_readme_runs_its_tasks_after_the_response(heading, tmp_path):
-    (tmp_path / "example.py").write_text(snippet(heading))
-    user = {"email": "ada@example.org", "password": "secret"}
-    with serving(tmp_path, *UVICORN, "example:app") as server:
-        response = server.client.post("/register", json=user)
-        assert response.status_code == 201
-        assert is_created(response)
-        assert server.prints("mail: Account created", times=1)
-        assert not (tmp_path / "log.txt").exists()
+@pytest.mark.parametrize(("heading", "path", "sent"), SNIPPETS)
+def test_a_snippet_of_the_readme_sends_mail_to_whom_the_request_names_after_the_response(heading, path, sent, tmp_path):
+    with serving(tmp_path, sys.executable, "-m", "apps.serve", APPS[heading], "async") as server:
+        response = server.client.post(path, json=sent)
+        assert response.status_code == 202
+        addresses = sent if isinstance(sent, list) else [sent["email"]]
+        for address in addresses:
+            assert server.prints(f"mail begun: {address}\n")
+        assert "mail sent" not in server.printed()
+        (tmp_path / "release").touch()
+        for address in addresses:
+            assert server.prints(f"mail sent: {address}\n")
+        first, *rest = events(server)
+        assert first == "answered"
+        assert len(rest) == 2 * len(addresses)
 
-        response = server.client.post("/register-and-log", json=user)
-        assert response.status_code == 201
-        assert is_created(response)
-        log = tmp_path / "log.txt"
-        until(lambda: log.exists() and log.read_text().startswith("Notification sent @ "), "the line in log.txt")
-        assert server.prints("mail: Account created", times=2)
+
+@pytest.mark.parametrize("heading", DECORATED)
+def test_the_task_of_a_decorator_runs_after_each_response(heading, tmp_path):
+    with serving(tmp_path, sys.executable, "-m", "apps.serve", APPS[heading], "unchanged") as server:
+        for times in range(1, 4):
+            response = server.client.post("/visit")
+            assert response.status_code == 201
+            assert response.json() == {"status": "counted"}
+            assert server.prints("one more visit", times)
+        assert events(server) == ["answered", "one more visit"] * 3
+
+
+@pytest.mark.parametrize("heading", dict.fromkeys(heading for heading, *_ in SNIPPETS))
+def test_the_app_of_the_snippets_runs_as_it_stands(heading, tmp_path):
+    with serving(tmp_path, *UVICORN, f"apps.{APPS[heading]}:app") as server:
+        for number, (path, sent) in enumerate([with_it[1:] for with_it in SNIPPETS if with_it[0] == heading], 1):
+            assert server.client.post(path, json=sent).status_code == 202
+            assert server.prints("e-mail to ada@example.org\n", number)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -213,6 +245,8 @@ def test_ravyn_runs_ours_wherever_it_runs_its_own(request_to):
     for returned in ["data", "response", "response-with-it", "container"]:
         assert ran("ours", returned) == ran("theirs", returned), returned
     assert ran("ours", "data")
+    assert not ran("ours", "response")
+    assert not ran("ours", "container-with-it")
     assert ran("ours", "response-with-it")
     assert ran("theirs", "container-with-it")
     assert ran("ours-wrapped", "container-with-it")

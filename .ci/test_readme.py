@@ -9,7 +9,6 @@ import subprocess
 import sys
 import textwrap
 import unittest
-from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 from urllib.parse import urlsplit
@@ -20,37 +19,11 @@ import test_recipes
 import test_scripts
 import test_wheel_and_typing
 import test_without_background
-from apps.serving import PATIENCE, README, ROOT, serving, snippet
+from apps.serving import APPS, PATIENCE, README, ROOT, Block, blocks_and_headings, is_part_of_its_app, serving
 
 import test_background
 
 TEXT = README.read_text(encoding="utf-8")
-
-
-@dataclass
-class Block:
-    heading: str
-    language: str
-    code: str
-
-
-def blocks_and_headings() -> tuple[list[Block], list[str]]:
-    blocks: list[Block] = []
-    headings: list[str] = []
-    within: Block | None = None
-    for line in TEXT.splitlines(keepends=True):
-        if within and line.rstrip() == "```":
-            within = None
-        elif within:
-            within.code += line
-        elif line.startswith("```"):
-            blocks.append(within := Block(headings[-1], line[3:].strip(), ""))
-        elif line.startswith("#"):
-            headings.append(line.lstrip("#").strip())
-    assert within is None, "the last block has no end"
-    return blocks, headings
-
-
 BLOCKS, HEADINGS = blocks_and_headings()
 TESTS_COMMAND = [block for block in BLOCKS if block.language == "sh"][1]
 
@@ -100,16 +73,26 @@ def test_each_block_is_run_by_exactly_one_test_file(number: int, run_by_the_stdl
         assert BLOCKS[number - 1] == BLOCKS[0], "only the output of the first command is text"
         return
     assert block.language in ("python", "sh")
-    served = test_frameworks.HEADINGS + test_without_background.HEADINGS
+    served = {heading for heading, *_ in test_frameworks.SNIPPETS + test_without_background.SNIPPETS}
     claims = {
         "test_background.py": code_to_run(block) in run_by_the_stdlib_tests,
-        "the tests in frameworks": block.heading in served and block.code == snippet(block.heading),
+        "the tests in frameworks": block.heading in served and is_part_of_its_app(block.heading, block.code),
         "the check of types": block.code == test_wheel_and_typing.documented_block(),
         "the tests of scripts": block.code == test_scripts.program_of_the_readme(),
         "the tests of recipes": block.code in test_recipes.BLOCKS.values(),
         "this file": block == TESTS_COMMAND,
     }
     assert list(claims.values()).count(True) == 1, (block, claims)
+
+
+def test_each_handler_of_the_snippets_is_called_by_the_tests_in_frameworks() -> None:
+    called = {(heading, path) for heading, path, *_ in test_frameworks.SNIPPETS + test_without_background.SNIPPETS}
+    called |= {(heading, "/visit") for heading in test_frameworks.DECORATED}
+    assert {heading for heading, _ in called} == set(APPS)
+    for heading in APPS:
+        code = "".join(block.code for block in BLOCKS if block.heading == heading)
+        paths = set(re.findall(r'post\("(/\w+)"', code)) or {"/" + name for name in re.findall(r"def (\w+)\(req", code)}
+        assert paths == {path for of, path in called if of == heading}, heading
 
 
 def test_no_two_headings_are_the_same() -> None:

@@ -1,4 +1,4 @@
-"""A server in a process of its own, and the apps of the README."""
+"""A server in a process of its own, and the code blocks of the README."""
 
 import os
 import re
@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,18 +22,54 @@ CLIENT: dict[str, Any] = {
     "verify": ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),  # never used, but the default reads all certificates
 }
 
+APPS = {  # the app that is made of the snippets under a heading of the README
+    "FastAPI": "in_fastapi",
+    "Starlette": "in_starlette",
+    "Lilya": "in_lilya",
+    "Esmerald / Ravyn": "in_ravyn",
+    "Litestar": "in_litestar",
+    "aiohttp": "in_aiohttp",
+    "Quart": "in_quart",
+    "Django": "in_django",
+}
+
 T = TypeVar("T")
 
 
-def snippet(heading: str) -> str:
-    """The Python block that stands under a heading of the README, at most after some lines of text."""
-    block = re.search(
-        rf"^#+ {re.escape(heading)}\n(?:(?!#)[^\n]*\n)*?```python\n(.*?)^```$",
-        README.read_text(),
-        re.DOTALL | re.MULTILINE,
-    )
-    assert block, f"no example under {heading!r}"
-    return block[1]
+@dataclass
+class Block:
+    heading: str
+    language: str
+    code: str
+
+
+def blocks_and_headings() -> tuple[list[Block], list[str]]:
+    """What the README consists of, apart from its text."""
+    blocks: list[Block] = []
+    headings: list[str] = []
+    within: Block | None = None
+    for line in README.read_text(encoding="utf-8").splitlines(keepends=True):
+        if within and line.rstrip() == "```":
+            within = None
+        elif within:
+            within.code += line
+        elif line.startswith("```"):
+            blocks.append(within := Block(headings[-1], line[3:].strip(), ""))
+        elif line.startswith("#"):
+            headings.append(line.lstrip("#").strip())
+    assert within is None, "the last block has no end"
+    return blocks, headings
+
+
+def snippets(heading: str) -> list[str]:
+    """The Python blocks that stand directly under a heading of the README."""
+    return [block.code for block in blocks_and_headings()[0] if (block.heading, block.language) == (heading, "python")]
+
+
+def is_part_of_its_app(heading: str, code: str) -> bool:
+    """Whether a snippet of the README stands in its app word for word, which has more blank lines."""
+    app = (ROOT / ".ci" / "apps" / f"{APPS[heading]}.py").read_text(encoding="utf-8")
+    return f"\n{code}" in re.sub(r"\n{3,}", "\n\n", app)
 
 
 def until(observe: Callable[[], T], what: str) -> T:
