@@ -7,9 +7,13 @@ import sys
 from collections import Counter
 from urllib.parse import urlsplit
 
+import fastapi
+import fastapi.exceptions
 import httpx
 import pytest
-from apps.serving import APPS, CLIENT, PATIENCE, serving, until
+from apps.serving import APPS, CLIENT, PATIENCE, README, serving, until
+
+from background import BackgroundTask, BackgroundTasks
 
 FRAMEWORKS = ["starlette", "fastapi", "lilya", "ravyn", "litestar"]
 ADA = {"email": "ada@example.org"}
@@ -233,6 +237,48 @@ def test_tasks_injected_by_fastapi_run_beside_ours(request_to, where):
     request = request_to()
     assert is_created(request.post(f"/injected/{where}"))
     assert [event.split()[0] for event in request.ended()] == INJECTED[where]
+
+
+# ---- what the README says of FastAPI
+
+
+@pytest.mark.parametrize("ours", [BackgroundTask, BackgroundTasks])
+def test_ours_as_the_annotation_of_a_parameter_is_refused_by_fastapi(ours):
+    async def register(data: dict[str, str], tasks: ours) -> None: ...
+
+    refusal = "Invalid args for response field!"
+    assert f"`{refusal}`" in README.read_text()
+    with pytest.raises(fastapi.exceptions.FastAPIError, match=refusal):
+        fastapi.FastAPI().post("/register")(register)
+
+
+@pytest.mark.parametrize("server", ["fastapi"], indirect=True)
+@pytest.mark.parametrize("how", ["attached-to-no-response", "set-on-the-injected-response"])
+def test_fastapi_runs_nothing_of_what_is(request_to, how):
+    request = request_to()
+    assert is_created(request.post(f"/nothing/{how}"))
+    assert request.ended() == []
+
+
+@pytest.mark.parametrize("server", ["fastapi"], indirect=True)
+def test_a_plain_def_endpoint_of_fastapi_gives_its_task_to_the_response(request_to):
+    request = request_to()
+    assert is_created(request.post("/plain/response"))
+    assert request.journal_with("a began") == ["response sent", "a began"]
+    request.release()
+    assert request.ended() == ["a began", "a ended"]
+
+
+@pytest.mark.parametrize("server", ["fastapi"], indirect=True)
+def test_a_plain_def_endpoint_of_fastapi_cannot_start_its_task(server, request_to):
+    request = request_to()
+    assert request.post("/plain/start").status_code == 500
+    assert request.ended() == []
+    until(lambda: "RuntimeError: no running event loop" in server.printed(), "the error in the log")
+    assert "call start() on the event loop, or hand the task to a response" in server.printed()
+
+
+# ---- what it says of Ravyn
 
 
 @pytest.mark.parametrize("server", ["ravyn"], indirect=True)

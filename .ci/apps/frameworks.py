@@ -123,7 +123,7 @@ def starlette():
 
 def fastapi():
     from fastapi import BackgroundTasks as TheirTasks
-    from fastapi import FastAPI
+    from fastapi import FastAPI, Response
     from fastapi.responses import JSONResponse
     from starlette.background import BackgroundTask as TheirTask
 
@@ -154,6 +154,26 @@ def fastapi():
         injected.add_task(note, "theirs")
         both = BackgroundTasks([BACKGROUNDS["/context/in-order"], BackgroundTask(injected)])
         return JSONResponse(answer(), background=both)
+
+    @app.post("/nothing/attached-to-no-response")
+    async def attached_to_no_response() -> dict[str, str]:
+        tasks = BackgroundTasks()
+        tasks.add_task(note, "ran")
+        return answer()
+
+    @app.post("/nothing/set-on-the-injected-response")
+    async def set_on_the_injected_response(response: Response) -> dict[str, str]:
+        response.background = BackgroundTask(note, "ran")
+        return answer()
+
+    @app.post("/plain/response")
+    def plain_response() -> JSONResponse:
+        return JSONResponse(answer(), background=BACKGROUNDS["/held/async"])
+
+    @app.post("/plain/start")
+    def plain_start() -> dict[str, str]:
+        BACKGROUNDS["/held/async"].start()
+        return answer()
 
     return Observed(app)
 
