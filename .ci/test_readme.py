@@ -122,13 +122,61 @@ def test_its_links_lead_to_something() -> None:
         assert target[1:] in anchors if target.startswith("#") else (ROOT / target).exists(), target
 
 
+def table_of_the_peers() -> list[list[str]]:
+    """Theirs, ours and what differs, row by row."""
+    section = TEXT.split("## Coming from …\n", 1)[1].split("\n## ", 1)[0]
+    rows = [row.strip("|").split("|") for row in re.findall(r"^\|.*\|$", section, re.MULTILINE)]
+    assert len(rows) <= 20
+    return [[cell.strip() for cell in row] for row in rows[2:]]
+
+
 def test_the_names_of_the_peers_are_their_names(tmp_path: Path) -> None:
     peers = "starlette|fastapi|lilya|ravyn|litestar|backgrounder|aiojobs"
-    section = TEXT.split("## Coming from …\n", 1)[1].split("\n## ", 1)[0]
-    names = sorted(set(re.findall(rf"`((?:{peers})\.[\w.]+)`", section)))
+    names: set[str] = set()
+    for theirs, _, _ in table_of_the_peers():
+        full = re.findall(rf"`((?:{peers})\.[\w.]+)`", theirs)
+        assert full, theirs
+        methods = re.findall(r"`(\.\w+)`", theirs)
+        of = full[-1].removesuffix(".add_task")
+        names |= {*full, *(of + method for method in methods)}
     assert {name.partition(".")[0] for name in names} == set(peers.split("|"))
     # In a process of their own, since importing backgrounder changes asyncio.
-    run_script(tmp_path, f"import pkgutil\nfor name in {names}: pkgutil.resolve_name(name)")
+    run_script(tmp_path, f"import pkgutil\nfor name in {sorted(names)}: pkgutil.resolve_name(name)")
+
+
+def test_the_peers_differ_as_the_table_says(tmp_path: Path) -> None:
+    script = """
+        import sys
+        from inspect import getsource, iscoroutinefunction, signature
+        import aiojobs, fastapi, lilya.background, litestar.background_tasks, ravyn, starlette.background
+        from background import BackgroundTask, BackgroundTasks
+
+        def work(): ...
+
+        assert vars(starlette.background.BackgroundTask(work)) == vars(BackgroundTask(work))
+        assert list(signature(starlette.background.BackgroundTasks).parameters) == ["tasks"]
+        assert issubclass(ravyn.BackgroundTask, lilya.background.Task)
+        assert issubclass(ravyn.BackgroundTasks, lilya.background.Tasks)
+        assert lilya.background.Task(work).func is not work and BackgroundTask(work).func is work
+        assert "anyio.create_task_group()" in getsource(lilya.background.Tasks.run_as_group)
+
+        assert list(signature(litestar.background_tasks.BackgroundTask).parameters) == ["fn", "args", "kwargs"]
+        theirs = litestar.background_tasks.BackgroundTasks(iter([]))
+        assert list(signature(type(theirs)).parameters) == ["tasks", "run_in_task_group"]
+        assert not isinstance(theirs.tasks, list) and not hasattr(theirs, "add_task")
+        assert not isinstance(theirs, litestar.background_tasks.BackgroundTask)
+
+        scheduler = signature(aiojobs.Scheduler).parameters
+        assert (scheduler["limit"].default, scheduler["wait_timeout"].default) == (100, 60)
+        assert "exception_handler" in scheduler and "coro" in signature(aiojobs.Scheduler.spawn).parameters
+
+        assert "nest_asyncio" not in sys.modules
+        import backgrounder
+        assert "nest_asyncio" in sys.modules and callable(backgrounder.background)
+        assert "create_task_group()" in getsource(backgrounder.Tasks.run_as_group)
+        assert backgrounder.Task(work).func is not work
+    """
+    run_script(tmp_path, textwrap.dedent(script))
 
 
 def test_it_has_the_markers_between_which_the_benchmark_writes() -> None:
