@@ -59,10 +59,12 @@ class BackgroundTask:
     async def __call__(self) -> None:
         """Run the function. Where a subclass overrides this, containers run it so."""
         try:
-            if self.is_async:
+            if self.is_async and not self.kwargs:
+                await self.func(*self.args)  # (faster)
+            elif self.is_async:
                 await self.func(*self.args, **self.kwargs)
             else:
-                await _Trip(self).go()
+                await _in_executor(self.func, *self.args, **self.kwargs)
         except Exception as exc:
             _blame(self, exc)
             raise
@@ -189,6 +191,9 @@ _ON_THEIR_WAY: Final = 4
 _executor: ContextVar[Executor | None] = ContextVar("executor", default=None)
 
 
+_Member = Task[None] | None
+
+
 class _Run(AbstractContextManager["_Run"]):
     """One `await container()`, which raises on leaving what its tasks have.
 
@@ -201,7 +206,7 @@ class _Run(AbstractContextManager["_Run"]):
 
     group: _Group
     position = 0  # of the next task
-    unbegun = 0  # tasks handed over, and cancelled before they began
+    unbegun = 0  # tasks of members that were cancelled before they began
     failing = False
     end: BaseException | None = None  # what is raised as it is
 
@@ -216,12 +221,13 @@ class _Run(AbstractContextManager["_Run"]):
         executor = inherited if container.executor is None else container.executor
         self.token = _executor.set(executor)
         self.in_threads = _has_threads(executor)
+        self.loop = asyncio.get_running_loop()
         self.parent = asyncio.current_task()
         self.requests = _cancelling(self.parent)
         self.numbered = enumerate(self.tasks, 1)  # of a list that may grow
         self.waiting: deque[BackgroundTask] = deque()  # for threads, which draw them
-        self.on_their_way: set[_Trip | None] = set()
         self.members: set[Task[None]] = set()
+        self.on_their_way: set[_Member] = set()  # those that no thread has begun
         self.changed = Event()
         self.failures: list[BaseException] = []
 
@@ -260,8 +266,14 @@ class _Run(AbstractContextManager["_Run"]):
             elif self.for_thread(task):
                 self.waiting.append(task)
                 self.queue()
+                self.requests = _cancelling(self.parent)
                 while (drawn := self.draw()) is not None:
-                    await _Trip(drawn, self).go()
+                    tasks = [drawn]
+                    try:
+                        await _in_executor(self.call_functions, tasks, None)
+                    except Exception as exc:
+                        _blame(tasks[-1], exc)
+                        raise
             else:
                 await task()
             if monotonic() >= until:
@@ -316,9 +328,7 @@ class _Run(AbstractContextManager["_Run"]):
         free = len(self.members) < self.limit
         sendable = free and len(self.on_their_way) < _ON_THEIR_WAY
         if sendable and (drawn := self.draw()) is not None:
-            trip = _Trip(drawn, self)
-            self.on_their_way.add(trip)
-            self.begin(trip.tasks, trip)
+            self.on_their_way.add(self.begin([drawn], in_thread=True))
             return True
         in_turn = self.limit == sys.maxsize or not self.waiting
         if not free or not in_turn or self.position == len(self.tasks):
@@ -327,16 +337,22 @@ class _Run(AbstractContextManager["_Run"]):
         self.begin([task])
         return True
 
-    def begin(self, tasks: list[BackgroundTask], trip: _Trip | None = None) -> None:
-        member = self.group.create_task(self.run(tasks, trip), name=_name(tasks[0]))
+    def begin(self, tasks: list[BackgroundTask], in_thread: bool = False) -> Task[None]:
+        work = self.run(tasks, in_thread)
+        member = self.group.create_task(work, name=_name(tasks[0]))
         self.members.add(member)
-        member.add_done_callback(functools.partial(self.has_ended, trip))
+        member.add_done_callback(self.has_ended)
+        return member
 
-    async def run(self, tasks: list[BackgroundTask], trip: _Trip | None) -> None:
+    async def run(self, tasks: list[BackgroundTask], in_thread: bool) -> None:
         """A member, for the last of its tasks; it raises nothing."""
         try:
             try:
-                await (trip.go() if trip else tasks[0]())
+                if in_thread:
+                    member = asyncio.current_task()
+                    await _in_executor(self.call_functions, tasks, member)
+                else:
+                    await tasks[0]()
             except Exception as exc:
                 _blame(tasks[-1], exc)
                 on_error = self.container.on_error
@@ -348,6 +364,21 @@ class _Run(AbstractContextManager["_Run"]):
                 raise
         except BaseException as exc:  # noqa: BLE001
             self.collect(tasks[-1], exc)
+
+    def call_functions(self, tasks: list[BackgroundTask], member: _Member) -> object:
+        """In the thread: until the loop is needed, or a turn is over."""
+        _tell(self.loop, self.has_begun, member, tasks[0])
+        until = monotonic() + _TURN  # by the clock: who has blocked has had a turn, too
+        while True:
+            task = tasks[-1]
+            returned = copy_context().run(task.func, *task.args, **task.kwargs)
+            if _is_for_the_loop(returned):
+                _tell(self.loop, self.has_begun, member, task)  # (for its name)
+                return returned
+            ended = monotonic() >= until or self.loop.is_closed()
+            if ended or (drawn := self.draw()) is None:
+                return returned
+            tasks.append(drawn)
 
     def collect(self, task: BackgroundTask, exc: BaseException) -> None:
         _blame(task, exc)
@@ -363,23 +394,23 @@ class _Run(AbstractContextManager["_Run"]):
             self.failing = True
             self.failures.append(exc)
 
-    def draw(self) -> BackgroundTask | None:  # (called by threads, too)
+    def draw(self) -> BackgroundTask | None:
+        """Called by threads: a task that waits, if any may still begin."""
         with suppress(IndexError):
-            return self.waiting.popleft()
+            return None if self.stopping() else self.waiting.popleft()
         return None
 
-    def has_begun(self, trip: _Trip | None) -> None:
-        self.on_their_way.discard(trip)
+    def has_begun(self, member: _Member, task: BackgroundTask) -> None:
+        self.on_their_way.discard(member)
+        if member is not None:
+            member.set_name(_name(task))
         self.changed.set()
 
-    def has_returned(self, task: BackgroundTask) -> None:
-        if self.members and (member := asyncio.current_task()):
-            member.set_name(_name(task))
-
-    def has_ended(self, trip: _Trip | None, member: Task[None]) -> None:
-        self.has_begun(trip)
+    def has_ended(self, member: Task[None]) -> None:
+        self.unbegun += member.cancelled() or member in self.on_their_way
+        self.on_their_way.discard(member)
         self.members.discard(member)
-        self.unbegun += member.cancelled()  # before its first step, or it says nothing
+        self.changed.set()
 
 
 class _Group(TaskGroup):
@@ -407,98 +438,72 @@ def _pool(process: int, depth: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(40, "background")
 
 
-class _Trip:
-    """A call on its way to an executor and back; in a thread, also those that it draws."""
-
-    def __init__(self, task: BackgroundTask, run: _Run | None = None) -> None:
-        self.tasks = [task]  # to which the thread adds
-        self.run = run
-        self.cancelled = False
-        self.loop = asyncio.get_running_loop()
-        self.context = copy_context()
-        # A loop that runs in the thread inherits no executor, and waits for other threads.
-        self.context.run(_executor.set, None)
-        self.context.run(_depth.set, _depth.get() + 1)
-
-    async def go(self) -> None:
-        """Go and come back, however often cancelled; then raise, await or close."""
-        requests = _cancelling(asyncio.current_task())
-        if requests:
-            await asyncio.sleep(0)  # a cancellation still to be delivered comes first
-        cancellation = None
-        call, handed = self.hand_over()
+async def _in_executor(func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:
+    """Call it in the executor in force; wait for it, however often cancelled; then
+    raise, await or close what comes back."""
+    requests = _cancelling(asyncio.current_task())
+    if requests:
+        await asyncio.sleep(0)  # a cancellation still to be delivered comes first
+    cancellation = None
+    call, handed = _hand_over(func, args, kwargs)
+    try:
         try:
-            try:
-                await handed
-            except CancelledError as exc:
-                if _cancelling(asyncio.current_task()) > requests:
-                    cancellation = exc.with_traceback(None)
-                self.cancelled = True
-                done = self.end_of(call)
-                call.cancel()  # if it has not begun
-                await _wait_on(done, call.done)
-            if call.cancelled():
-                if self.run is not None:
-                    self.run.unbegun += 1
-                dropped = "the executor was shut down and dropped the call"
-                raise cancellation or RuntimeError(dropped)
-            if self.run is not None:
-                self.run.has_returned(self.tasks[-1])
-            await _settle(_result(call), cancellation is not None)
-            if cancellation is not None:
-                raise cancellation
-        except Exception as exc:
-            _blame(self.tasks[-1], exc)
-            raise
-        finally:
-            del call, handed, cancellation  # (of a failure, they would make a cycle)
+            await handed
+        except CancelledError as exc:
+            if _cancelling(asyncio.current_task()) > requests:
+                cancellation = exc.with_traceback(None)
+            done = _end_of(call)
+            call.cancel()  # if it has not begun
+            await _wait_on(done, done.is_set)
+        if call.cancelled():
+            dropped = "the executor was shut down and dropped the call"
+            raise cancellation or RuntimeError(dropped)
+        await _settle(_result(call), cancellation is not None)
+        if cancellation is not None:
+            raise cancellation
+    finally:
+        del call, handed, cancellation  # (of a failure, they would make a cycle)
 
-    def hand_over(self) -> tuple[Future[Any], Awaitable[object]]:
-        """The call, whose cancel() tells whether it has begun, and what to wait for."""
-        executor = _executor.get()
-        if executor is None or _has_threads(executor):
-            call: Future[Any] = Future()
-            calls = [call]  # to be emptied: what an executor keeps would be a cycle
-            if executor is None:
-                executor = _pool(os.getpid(), _depth.get())
-            return call, self.loop.run_in_executor(executor, self.call_functions, calls)
-        task = self.tasks[0]
-        func = task.func
-        if task.kwargs:  # whose names are the function's own, not the executor's
-            func = functools.partial(func, **task.kwargs)
-        call = executor.submit(func, *task.args)
-        return call, self.end_of(call).wait()
 
-    def end_of(self, call: Future[Any]) -> Event:
-        done, loop = Event(), self.loop
-        call.add_done_callback(lambda _: _tell(loop, done.set))
-        return done
+def _hand_over(
+    func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Future[Any], Awaitable[object]]:
+    """The call, whose cancel() tells whether it has begun, and what to wait for."""
+    executor = _executor.get()
+    if executor is not None and not _has_threads(executor):
+        if kwargs:  # whose names are the function's own, not the executor's
+            func = functools.partial(func, **kwargs)
+        call = executor.submit(func, *args)
+        return call, _end_of(call).wait()
+    loop, context, call = asyncio.get_running_loop(), copy_context(), Future[Any]()
+    # A loop that runs in the thread inherits no executor, and waits for other threads.
+    context.run(_executor.set, None)
+    context.run(_depth.set, _depth.get() + 1)
+    function = functools.partial(context.run, func, *args, **kwargs)
+    pool = _pool(os.getpid(), _depth.get()) if executor is None else executor
+    calls = [call]  # to be emptied: what an executor keeps would be a cycle
+    return call, loop.run_in_executor(pool, _call, loop, calls, function)
 
-    def call_functions(self, calls: list[Future[Any]]) -> None:
-        """In the thread: until the loop is needed, or a turn is over."""
-        call = calls.pop()
-        if self.loop.is_closed() or not call.set_running_or_notify_cancel():
-            return
-        if self.run is not None:
-            _tell(self.loop, self.run.has_begun, self)
-        until = monotonic() + _TURN  # by the clock: who has blocked has had a turn, too
-        try:
-            while True:
-                task = self.tasks[-1]
-                context = self.context.copy()
-                returned = context.run(task.func, *task.args, **task.kwargs)
-                if self.run is None or monotonic() >= until or self.cancelled:
-                    break
-                if self.loop.is_closed() or _is_for_the_loop(returned):
-                    break
-                if (drawn := self.run.draw()) is None:
-                    break
-                self.tasks.append(drawn)
-            call.set_result(returned)
-        except BaseException as exc:  # noqa: BLE001
-            call.set_exception(exc)
-        finally:
-            del call  # (in a frame of a failure: a cycle)
+
+def _call(
+    loop: AbstractEventLoop, calls: list[Future[Any]], function: Callable[[], Any]
+) -> None:
+    """In the thread."""
+    call = calls.pop()
+    if loop.is_closed() or not call.set_running_or_notify_cancel():
+        return
+    try:
+        call.set_result(function())
+    except BaseException as exc:  # noqa: BLE001
+        call.set_exception(exc)
+    finally:
+        del call  # (in a frame of a failure: a cycle)
+
+
+def _end_of(call: Future[Any]) -> Event:
+    done, loop = Event(), asyncio.get_running_loop()
+    call.add_done_callback(lambda _: _tell(loop, done.set))
+    return done
 
 
 def _is_for_the_loop(returned: object) -> bool:
