@@ -13,6 +13,8 @@ import pytest
 from apps.serving import README, ROOT, Server, serving, until
 
 TASKS = 50
+THREADS = 40  # of the module, and of anyio, which has Starlette's own tasks
+SERVERS = 4  # at once
 STYLES = {"`background=`": "background", "`start()` + `drain()`": "started"}
 SECTION = README.read_text(encoding="utf-8").split("\n## Which style is mine?\n", 1)[1].split("\n## ", 1)[0]
 
@@ -33,22 +35,32 @@ def post(server: Server) -> None:
         assert server.client.post("/tasks").status_code == 202
 
 
+def let_work(server: Server) -> None:
+    """Begin the three seconds: as many are at work as there are threads, and the others wait for one."""
+    until(lambda: server.printed().count("begun\n") == THREADS, "all threads are at work")
+    (server.log.parent / "posted").touch()
+
+
 def terminate(server: Server) -> None:
     post(server)
+    let_work(server)
     server.process.send_signal(signal.SIGTERM)
 
 
 def interrupt(server: Server) -> None:
     post(server)
+    let_work(server)
     server.process.send_signal(signal.SIGINT)
 
 
 def interrupt_twice(server: Server) -> None:
-    interrupt(server)
+    post(server)
+    server.process.send_signal(signal.SIGINT)
     until(
         lambda: "Waiting for background tasks" in server.printed() or "application shutdown" in server.printed(),
         "the end begins",
     )
+    let_work(server)
     server.process.send_signal(signal.SIGINT)
 
 
@@ -58,6 +70,7 @@ def leave(server: Server) -> None:
     for _ in range(TASKS):
         with socket.create_connection((address.hostname, address.port)) as client:
             client.sendall(b"POST /tasks HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")
+    let_work(server)
     until(lambda: server.printed().count("done\n") == TASKS, "all of them")
     server.process.send_signal(signal.SIGTERM)
 
@@ -81,8 +94,8 @@ def measure(folder: Path, style: str, happen, *arguments: str) -> str:
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
-    """All of it at once, since nearly all of the time is waiting."""
-    with ThreadPoolExecutor(len(HAPPENINGS) * len(STYLES)) as pool:
+    """Several at once, since nearly all of the time is waiting, but for the imports."""
+    with ThreadPoolExecutor(SERVERS) as pool:
         running = {
             (what, style): pool.submit(measure, tmp_path_factory.mktemp("server"), STYLES[style], *how)
             for what, how in HAPPENINGS.items()
@@ -109,16 +122,23 @@ def test_with_its_own_task_starlette_loses_as_many_to_the_timeout(tmp_path):
 
 
 WITHOUT_DRAIN = """
-import asyncio, os, time
+import asyncio, os, threading, time
 from background import BackgroundTask, drain
 
+begun, started = [], threading.Event()
+
 def work():
+    begun.append(1)
+    started.wait()
     time.sleep(0.2)
     os.write(1, b"done\\n")
 
 async def main():
     for _ in range(100):
         BackgroundTask(work).start()
+    while len(begun) < 40:
+        await asyncio.sleep(0.001)
+    started.set()
     await asyncio.sleep(0)
 
 asyncio.run(main())

@@ -1,7 +1,8 @@
 """An app in either style under uvicorn: python -m apps.surviving STYLE [TIMEOUT]
 
 STYLE is `background` (the task is given to the response), `own` (Starlette's task is) or `started` (`start()` in the
-handler, `drain()` in the lifespan). POST /tasks has one sync task of three seconds, which prints `done` at its end.
+handler, `drain()` in the lifespan). POST /tasks has one sync task. It prints `begun`, waits until there is a file
+`posted` in the working directory, works for three seconds and prints `done`: none is over while others are posted.
 TIMEOUT is uvicorn's `--timeout-graceful-shutdown`.
 """
 
@@ -10,6 +11,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import starlette.background
 import uvicorn
@@ -19,9 +21,15 @@ from fastapi.responses import JSONResponse
 from background import BackgroundTask, drain
 
 STYLE = sys.argv[1]
+POSTED = Path("posted").absolute()
+GIVE_UP = time.monotonic() + 60
 
 
 def write_slowly() -> None:
+    os.write(1, b"begun\n")
+    while not POSTED.exists():
+        assert time.monotonic() < GIVE_UP
+        time.sleep(0.05)
     time.sleep(3)
     os.write(1, b"done\n")  # in one piece, from any thread
 
