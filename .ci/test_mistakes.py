@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from multiprocessing import get_context
 
 import pytest
 from apps.serving import PATIENCE, README
@@ -95,7 +96,7 @@ async def in_a_thread(main):
 
 
 async def in_processes(main):
-    with ProcessPoolExecutor(1) as pool:
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         await BackgroundTasks([await main()], executor=pool)()
 
 

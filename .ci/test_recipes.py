@@ -51,6 +51,7 @@ import asyncio, itertools, logging, os, threading, time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextvars import Context, copy_context
 
+import distributed
 import stamina
 from huey import SqliteHuey
 from tqdm import tqdm
@@ -115,17 +116,15 @@ def run(folder: Folder, heading: str, before: str = "", after: str = "", change:
 NINE = [str(number) for number in range(9)]
 
 
-def test_the_handler_logs_each_failure_with_its_traceback(folder):
-    before = """
-        def make_report(number):
-            raise LookupError(number)
-        logging.basicConfig()
-    """
-    printed = run(folder, "Log every failure", before)
-    assert printed.count("ERROR:app:BackgroundTask(__main__.main.<locals>.make_report) failed") == 9
-    assert printed.count("Traceback") == 9
-    assert printed.count("raise LookupError(number)") == 9
-    assert re.findall(r"LookupError: (\d)", printed) == NINE
+def test_the_handler_of_the_options_logs_each_failure_with_its_traceback(folder):
+    options = TEXT.split("\n## Options\n", 1)[1].split("\n## ", 1)[0]
+    (folder.path / "options.py").write_text(re.findall(r"^```python\n(.*?)^```$", options, re.DOTALL | re.MULTILINE)[0])
+    printed = folder.run("-W", "error::RuntimeWarning", "options.py")
+    said = re.findall(r"# (BackgroundTask\S+ failed), and the traceback", options)
+    assert printed.count(f"ERROR:root:{said[0]}\nTraceback ") == 4  # the same container runs four times
+    assert printed.count('raise ValueError("not an address")') == 4
+    assert printed.count("e-mail: ada@example.org Welcome\n") == 5
+    assert printed.count("ada has registered\n") == 4
 
 
 def test_progress_is_counted(folder):
@@ -201,23 +200,20 @@ def test_a_task_is_tried_again(folder):
 
 
 def test_sync_functions_run_in_the_threads_that_they_are_given(folder):
-    run(folder, "Own threads, or processes", "user.set('grace')")
+    run(folder, "Own threads, every core, other machines", "user.set('grace')")
     calls = folder.calls()
     assert [call[1] for call in calls] == NINE
     assert {call[2] for call in calls} == {"grace"}
     assert all(call[3].startswith("ThreadPoolExecutor") for call in calls)
 
 
-def test_sync_functions_run_in_other_processes_where_the_comment_says_so(folder):
-    change = ("ThreadPoolExecutor(4)", "ProcessPoolExecutor(2)")
-    run(folder, "Own threads, or processes", "app.record('main', os.getpid())", change=change)
-    *reports, main = sorted(folder.calls(), key=lambda call: call[0] == "main")
-    assert [call[1] for call in reports] == NINE
-    assert main[1] not in {call[4] for call in reports}
-
-
-def test_sync_functions_run_on_the_workers_of_dask(folder):
-    run(folder, "Other machines, by Dask", "app.record('main', os.getpid())")
+@pytest.mark.parametrize("where", ["every core", "Dask"])
+def test_sync_functions_run_in_other_processes_by_the_lines_of_the_comments(folder, where):
+    heading = "Own threads, every core, other machines"
+    line = re.findall(r"^with .*$", BLOCKS[heading], re.MULTILINE)[0]
+    instead = re.findall(rf"^# {where}: (with .* as pool:)", BLOCKS[heading], re.MULTILINE)[0]
+    instead = instead.replace('"scheduler.example.org:8786"', "n_workers=2, dashboard_address=None")
+    run(folder, heading, "app.record('main', os.getpid())", change=(f"\n{line}", f"\n{instead}"))
     *reports, main = sorted(folder.calls(), key=lambda call: call[0] == "main")
     assert [call[1] for call in reports] == NINE
     assert main[1] not in {call[4] for call in reports}

@@ -277,6 +277,17 @@ def test_type_checkers_refuse_ours_as_background_of_a_framework_unless_wrapped(
     assert_reports(checker, Path(sys.executable), tmp_path, FRAMEWORKS, cache)
 
 
+AROUND_IT = """
+from starlette.responses import JSONResponse
+
+from background import BackgroundTask, BackgroundTasks
+
+async def send_email(to: str) -> None:
+    print(f"to {to}")
+
+"""
+
+
 def documented_block() -> str:
     section = README.read_text().split("\n## Type checkers\n", 1)[1].split("\n## ", 1)[0]
     (block,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
@@ -288,13 +299,13 @@ def test_the_documented_way_past_a_frameworks_annotation_satisfies_type_checkers
 ) -> None:
     (tmp_path / MODULE.name).write_bytes(MODULE.read_bytes())
     source = tmp_path / "documented.py"
-    source.write_text(documented_block())
+    source.write_text(AROUND_IT + documented_block())
     assert_reports(checker, Path(sys.executable), tmp_path, source, cache)
 
 
 def test_the_documented_way_past_a_frameworks_annotation_runs(capsys: pytest.CaptureFixture[str]) -> None:
     namespace: dict[str, object] = {"__name__": "documented"}
-    exec(documented_block(), namespace)
+    exec(AROUND_IT + documented_block(), namespace)
     response = namespace["register"]()  # type: ignore[operator]
     asyncio.run(asyncio.wait_for(response.background(), 10))
     assert capsys.readouterr().out == "to ada@example.org\n"

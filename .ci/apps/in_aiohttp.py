@@ -20,8 +20,7 @@ async def register(request: web.Request) -> web.Response:
 
 
 async def finish(app: web.Application) -> None:
-    async with asyncio.timeout(30):
-        await drain()
+    await asyncio.wait_for(drain(), 30)
 
 
 app.on_cleanup.append(finish)

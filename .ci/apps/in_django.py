@@ -29,8 +29,7 @@ async def app(scope, receive, send):
     await receive()  # the server starts
     await send({"type": "lifespan.startup.complete"})
     await receive()  # it shuts down
-    async with asyncio.timeout(30):
-        await drain()
+    await asyncio.wait_for(drain(), 30)
     await send({"type": "lifespan.shutdown.complete"})
 
 

@@ -21,8 +21,7 @@ async def send_email(to: str) -> None:
 @asynccontextmanager
 async def lifespan(app: fastapi.FastAPI):
     yield
-    async with asyncio.timeout(30):
-        await drain()  # at shutdown: wait for what was started
+    await asyncio.wait_for(drain(), 30)  # at shutdown: wait for what was started
 
 
 app = fastapi.FastAPI(lifespan=lifespan)

@@ -22,5 +22,4 @@ async def register() -> tuple[dict[str, str], int]:
 
 @app.after_serving
 async def finish() -> None:
-    async with asyncio.timeout(30):
-        await drain()
+    await asyncio.wait_for(drain(), 30)
