@@ -211,7 +211,7 @@ def test_sync_functions_run_in_the_threads_that_they_are_given(folder):
 def test_sync_functions_run_in_other_processes_by_the_lines_of_the_comments(folder, where):
     heading = "Own threads, every core, other machines"
     line = re.findall(r"^with .*$", BLOCKS[heading], re.MULTILINE)[0]
-    instead = re.findall(rf"^# {where}: (with .* as pool:)", BLOCKS[heading], re.MULTILINE)[0]
+    instead = re.findall(rf"^# (with .* as pool:)  # {where}", BLOCKS[heading], re.MULTILINE)[0]
     instead = instead.replace('"scheduler.example.org:8786"', "n_workers=2, dashboard_address=None")
     run(folder, heading, "app.record('main', os.getpid())", change=(f"\n{line}", f"\n{instead}"))
     *reports, main = sorted(folder.calls(), key=lambda call: call[0] == "main")
