@@ -15,15 +15,23 @@ import functools
 import inspect
 import os
 import sys
-from asyncio import AbstractEventLoop, CancelledError, Event, Task, TaskGroup  # 3.11
+from asyncio import (
+    AbstractEventLoop,
+    CancelledError,
+    Event,
+    Task,
+    TaskGroup,
+)  # from 3.11 on
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent import futures
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext, suppress
 from contextvars import ContextVar, copy_context
+from itertools import islice, takewhile
+from threading import get_ident
 from time import monotonic
-from types import FunctionType, TracebackType
+from types import FunctionType
 from typing import Any, Final, ParamSpec
 
 __all__ = ("BackgroundTask", "BackgroundTasks", "drain")
@@ -93,7 +101,8 @@ class BackgroundTasks(BackgroundTask):
     on_error: sync or async, called on the loop with task and exception for each failure.
         If it returns, that is dealt with; what it raises takes its place.
     executor: for the sync functions, also of what is awaited within the run and has none
-        of its own; None: a pool of 40 threads. Only a ThreadPoolExecutor gets the context.
+        of its own; None: that of the run around it, else a pool of 40 threads. Only a
+        ThreadPoolExecutor gets the context.
 
     TypeError or ValueError for what is none of this, when made and again when run.
     Cancellation: what has not begun never begins, what runs ends as in BackgroundTask;
@@ -119,7 +128,7 @@ class BackgroundTasks(BackgroundTask):
         self.args, self.kwargs, self.is_async = (), {}, True
         _check(self)
 
-    @property  # (kept, it would be a cycle, and wrong once `as_group` is changed)
+    @property  # (stored, it would be a cycle, and stale once `as_group` is changed)
     def func(self) -> Callable[..., Any]:  # type: ignore[override]
         """The method that `await tasks()` runs."""
         return self.run_as_group if self.as_group else self.run_single
@@ -131,11 +140,10 @@ class BackgroundTasks(BackgroundTask):
         self.tasks.append(BackgroundTask(func, *args, **kwargs))
 
     async def run_single(self) -> None:
-        """Run the tasks one after the other; the first failure is raised as it is."""
+        """Run the tasks one after the other; a first failure that stops them is raised
+        as it is."""
         with _Run(self, in_order=True) as run:
-            if self.fail_fast and self.on_error is None:
-                await run.work()
-            else:
+            while await run.work():
                 async with _Group() as run.group:
                     await run.fill()
 
@@ -163,13 +171,10 @@ async def drain() -> None:
     """
     started = _started.setdefault(asyncio.get_running_loop(), {})
     inside = [mark for mark in _marks.get() if mark in started]
+    skipped = _draining if inside else []
     _draining.extend(inside)
     try:
-        while others := [
-            task
-            for mark, task in started.items()
-            if task and not task.done() and not (inside and mark in _draining)
-        ]:
+        while others := [t for mark, t in started.items() if t and mark not in skipped]:
             await asyncio.wait(others)
     finally:
         for mark in inside:
@@ -179,8 +184,7 @@ async def drain() -> None:
 # A run of a container
 
 _TURN: Final = 0.001  # seconds for which a run may keep the event loop from other work
-_AT_ONCE: Final = 16  # tasks that a group begins before it lets the loop in
-_QUEUED_AT_ONCE: Final = 100  # sync tasks, likewise
+_AT_ONCE: Final = 16  # steps that a group takes before it lets the loop in
 
 # How many trips may be on their way to threads that have not begun them. While functions
 # hold the interpreter lock, the loop hears that one has begun when they are over: few
@@ -191,43 +195,37 @@ _ON_THEIR_WAY: Final = 4
 _executor: ContextVar[Executor | None] = ContextVar("executor", default=None)
 
 
-_Member = Task[None] | None
-
-
 class _Run(AbstractContextManager["_Run"]):
     """One `await container()`, which raises on leaving what its tasks have.
 
-    A sequence that fails fast awaits its tasks directly. All else are members of a
-    TaskGroup, whose body begins them and stays until the last has ended. They raise
-    nothing themselves: so nobody but the body's caller cancels it, and it calls no
-    function of a user. When its `cancelling()` has grown, the run is being cancelled;
-    elsewhere that count is not to be trusted.
+    A sequence that fails fast awaits its tasks itself, until a thread can run several.
+    All else are members of a TaskGroup, whose body begins them and stays until the last
+    has ended. They raise nothing: so nobody but the body's caller cancels it, and it
+    calls no function of a user. When its `cancelling()` has grown, the run is being
+    cancelled; elsewhere that count is not to be trusted.
     """
 
     group: _Group
     position = 0  # of the next task
     unbegun = 0  # tasks of members that were cancelled before they began
     failing = False
-    end: BaseException | None = None  # what is raised as it is
+    end: BaseException | None = None  # what is raised as it is, in no group
 
     def __init__(self, container: BackgroundTasks, in_order: bool = False) -> None:
-        _listed(container.tasks)
+        _listed(container.tasks, list)
         _check(container)
         self.container = container
         self.tasks = container.tasks
         self.in_order = in_order
+        self.directly = in_order and container.fail_fast and container.on_error is None
         self.limit = 1 if in_order else container.limit or sys.maxsize
-        inherited = _executor.get()
-        executor = inherited if container.executor is None else container.executor
+        executor = _executor.get() if container.executor is None else container.executor
         self.token = _executor.set(executor)
         self.in_threads = _has_threads(executor)
-        self.loop = asyncio.get_running_loop()
         self.parent = asyncio.current_task()
-        self.requests = _cancelling(self.parent)
-        self.numbered = enumerate(self.tasks, 1)  # of a list that may grow
         self.waiting: deque[BackgroundTask] = deque()  # for threads, which draw them
-        self.members: set[Task[None]] = set()
-        self.on_their_way: set[_Member] = set()  # those that no thread has begun
+        self.members: set[Task[Any]] = set()
+        self.on_their_way: set[Task[Any]] = set()  # those that no thread has begun
         self.changed = Event()
         self.failures: list[BaseException] = []
 
@@ -235,66 +233,64 @@ class _Run(AbstractContextManager["_Run"]):
         with suppress(ValueError):  # when closed from elsewhere, in another context
             _executor.reset(self.token)
         if isinstance(exc, GeneratorExit):
+            self.failing = True  # threads go on with no more
             return
-        raised = self.end or exc
         if self.end is None and self.failures:
-            raised = BaseExceptionGroup("failures of background tasks", self.failures)
+            self.end = BaseExceptionGroup("failures of background tasks", self.failures)
+        self.failures, self.parent = [], None  # (they were cycles,)
+        vars(self).pop("group", None)  # (and so was this)
         never = len(self.tasks) - self.position + len(self.waiting) + self.unbegun
-        if never and isinstance(raised, Exception):
+        raised = exc if self.end is None else self.end
+        if never > 0 and isinstance(raised, Exception):
             tasks = f"task{'s' * (never > 1)} of {_name(self.container)}"
             _add_note(raised, f"{never} {tasks} never began")
-        self.failures, self.end, self.parent = [], None, None  # (they were cycles,)
-        vars(self).pop("group", None)  # (and so was this)
-        try:
-            if raised is not None and raised is not exc:
-                raise raised
-        finally:
-            del exc, raised  # (in a frame through which they leave: cycles)
+        raised = exc = None  # (in a frame through which they leave: cycles)
+        if self.end is not None:
+            raise vars(self).pop("end")  # (likewise)
 
-    async def work(self) -> None:
-        """Await the tasks of a sequence; the first failure leaves from here."""
+    async def work(self) -> bool:
+        """Await tasks of a sequence directly; return whether members are needed."""
+        if self.failing or not self.directly:
+            return not self.failing and self.position < len(self.tasks)
         until = monotonic() + _TURN
-        numbered = self.numbered
+        rest = islice(self.tasks, self.position, None)
+        numbered = enumerate(rest, self.position + 1)
         for self.position, task in numbered:
-            if type(task) is BackgroundTask and task.is_async:
-                func, args, kwargs = task.func, task.args, task.kwargs
-                try:  # (an empty **kwargs would take a twelfth of the time)
+            try:
+                if type(task) is BackgroundTask and task.is_async:
+                    func, args, kwargs = task.func, task.args, task.kwargs
+                    # (an empty **kwargs would take a twelfth of the time)
                     await (func(*args, **kwargs) if kwargs else func(*args))
-                except Exception as exc:
-                    _blame(task, exc)
-                    raise
-            elif self.for_thread(task):
-                self.waiting.append(task)
-                self.queue()
-                self.requests = _cancelling(self.parent)
-                while (drawn := self.draw()) is not None:
-                    tasks = [drawn]
-                    try:
-                        await _in_executor(self.call_functions, tasks, None)
-                    except Exception as exc:
-                        _blame(tasks[-1], exc)
-                        raise
-            else:
-                await task()
+                elif self.for_thread(task) and self.position < len(self.tasks):
+                    self.waiting.append(task)  # of several, one thread can run many
+                    return True
+                else:
+                    await task()
+            except Exception as exc:
+                _blame(task, exc)
+                raise
             if monotonic() >= until:
                 await asyncio.sleep(0)
                 until = monotonic() + _TURN
+        return False
 
     async def fill(self) -> None:
         """Begin members of the TaskGroup, and stay in its body until they have ended."""
+        self.requests = _cancelling(self.parent)
         try:
-            await asyncio.sleep(0)  # a cancellation still to be delivered comes first
+            if self.requests:
+                await asyncio.sleep(0)  # a cancellation to be delivered comes first
             while True:
                 self.changed.clear()
-                if self.failing:
-                    raise CancelledError  # for those that are running, too
+                if self.stopping():
+                    await asyncio.sleep(0)  # (likewise)
+                    raise CancelledError  # and end those that are running
                 if all(self.begin_next() for _ in range(_AT_ONCE)):
                     await asyncio.sleep(0)
                 elif self.members:
                     await self.changed.wait()
                 else:
                     break
-            await asyncio.sleep(0)  # (likewise)
         except CancelledError:
             self.failing = True
             for member in self.members:
@@ -303,144 +299,139 @@ class _Run(AbstractContextManager["_Run"]):
             if self.end is None and not self.failures:
                 raise
 
+    def cancelling(self) -> bool:
+        return _cancelling(self.parent) > self.requests
+
     def stopping(self) -> bool:
-        return self.failing or _cancelling(self.parent) > self.requests
+        return self.failing or self.cancelling()
 
     def for_thread(self, task: BackgroundTask) -> bool:
         return self.in_threads and type(task) is BackgroundTask and not task.is_async
 
-    def queue(self) -> bool:
-        """Let sync tasks that come next wait for threads; whether there were any."""
-        before = self.position
-        for task in self.tasks[before : before + _QUEUED_AT_ONCE]:
-            if not self.for_thread(task):
-                break
-            self.position, _ = next(self.numbered)
-            self.waiting.append(task)
-        return self.position > before
-
     def begin_next(self) -> bool:
-        """Begin a member, or queue tasks; whether anything was done."""
-        if self.stopping():
+        """Queue sync tasks that come next, or begin a member; whether there was any."""
+        if self.stopping():  # (an eager one has failed)
             return False
-        if self.queue():
-            return True
-        free = len(self.members) < self.limit
-        sendable = free and len(self.on_their_way) < _ON_THEIR_WAY
-        if sendable and (drawn := self.draw()) is not None:
-            self.on_their_way.add(self.begin([drawn], in_thread=True))
-            return True
+        ahead = self.tasks[self.position : self.position + _AT_ONCE]
+        queued = list(takewhile(self.for_thread, ahead))
+        self.position += len(queued)
+        self.waiting.extend(queued)
+        if queued or len(self.members) >= self.limit:
+            return bool(queued)
+        task = self.draw() if len(self.on_their_way) < _ON_THEIR_WAY else None
+        # (under a limit, those that wait for threads come first)
         in_turn = self.limit == sys.maxsize or not self.waiting
-        if not free or not in_turn or self.position == len(self.tasks):
+        if task is None and ahead and in_turn and not self.directly:
+            task = ahead[0]
+            self.position += 1
+        if task is None:
             return False
-        self.position, task = next(self.numbered)
-        self.begin([task])
+        name, work = _name(task), self.run([task])
+        member = self.group.create_task(work, name=name)
+        self.members.add(member)
+        if self.for_thread(task):
+            self.on_their_way.add(member)
+        member.add_done_callback(self.has_ended)
         return True
 
-    def begin(self, tasks: list[BackgroundTask], in_thread: bool = False) -> Task[None]:
-        work = self.run(tasks, in_thread)
-        member = self.group.create_task(work, name=_name(tasks[0]))
-        self.members.add(member)
-        member.add_done_callback(self.has_ended)
-        return member
-
-    async def run(self, tasks: list[BackgroundTask], in_thread: bool) -> None:
-        """A member, for the last of its tasks; it raises nothing."""
+    async def run(self, tasks: list[BackgroundTask]) -> None:
+        """What a member does; `collect` has its failures, it raises none."""
+        if self.cancelling():  # though it has not been told of it yet
+            self.unbegun += 1
+            return
         try:
             try:
-                if in_thread:
+                if self.for_thread(tasks[0]):
                     member = asyncio.current_task()
                     await _in_executor(self.call_functions, tasks, member)
                 else:
                     await tasks[0]()
             except Exception as exc:
                 _blame(tasks[-1], exc)
-                on_error = self.container.on_error
-                if on_error is None or self.stopping():
-                    raise
+                on_error = None if self.stopping() else self.container.on_error
                 with suppress(CancelledError):  # which leaves the failure as it is
-                    await _settle(on_error(tasks[-1], exc))
-                    return
+                    if on_error is not None:
+                        await _settle(on_error(tasks[-1], exc))
+                        return
                 raise
         except BaseException as exc:  # noqa: BLE001
             self.collect(tasks[-1], exc)
 
-    def call_functions(self, tasks: list[BackgroundTask], member: _Member) -> object:
-        """In the thread: until the loop is needed, or a turn is over."""
-        _tell(self.loop, self.has_begun, member, tasks[0])
+    def call_functions(self, tasks: list[BackgroundTask], member: Task[Any]) -> object:
+        """In a thread: one after the other, until the loop is needed or a turn over."""
+        loop = member.get_loop()
+        _tell(loop, self.has_begun, member)
         until = monotonic() + _TURN  # by the clock: who has blocked has had a turn, too
         while True:
             task = tasks[-1]
             returned = copy_context().run(task.func, *task.args, **task.kwargs)
             if _is_for_the_loop(returned):
-                _tell(self.loop, self.has_begun, member, task)  # (for its name)
+                _tell(loop, member.set_name, _name(task))
                 return returned
-            ended = monotonic() >= until or self.loop.is_closed()
-            if ended or (drawn := self.draw()) is None:
+            if self.position < len(self.tasks):  # it may have added some
+                _tell(loop, self.changed.set)
+            over = monotonic() >= until or loop.is_closed()
+            if over or (drawn := self.draw()) is None:
                 return returned
             tasks.append(drawn)
 
     def collect(self, task: BackgroundTask, exc: BaseException) -> None:
         _blame(task, exc)
+        isolated = isinstance(exc, Exception) and not self.container.fail_fast
         cancelled = isinstance(exc, CancelledError)
-        if isinstance(exc, Exception) and not self.container.fail_fast:
+        if cancelled and (self.stopping() or not self.in_order):
+            return  # a member of a group may be cancelled on its own
+        self.failing = self.failing or not isolated
+        alone = self.in_order or isinstance(exc, KeyboardInterrupt | SystemExit)
+        if isolated or not alone:
             self.failures.append(exc)
-        elif cancelled and (self.stopping() or not self.in_order):
-            pass  # a member of a group may be cancelled on its own
-        elif self.in_order or isinstance(exc, KeyboardInterrupt | SystemExit):
-            self.failing = True
-            self.end = None if cancelled and self.failures else exc
-        else:
-            self.failing = True
-            self.failures.append(exc)
+        elif not cancelled or not self.failures:
+            self.end = exc
 
     def draw(self) -> BackgroundTask | None:
-        """Called by threads: a task that waits, if any may still begin."""
+        """A task that waits, if any may still begin; also called by threads."""
         with suppress(IndexError):
             return None if self.stopping() else self.waiting.popleft()
         return None
 
-    def has_begun(self, member: _Member, task: BackgroundTask) -> None:
+    def has_begun(self, member: Task[Any]) -> None:
         self.on_their_way.discard(member)
-        if member is not None:
-            member.set_name(_name(task))
         self.changed.set()
 
-    def has_ended(self, member: Task[None]) -> None:
+    def has_ended(self, member: Task[Any]) -> None:
         self.unbegun += member.cancelled() or member in self.on_their_way
-        self.on_their_way.discard(member)
         self.members.discard(member)
-        self.changed.set()
+        self.has_begun(member)
 
 
 class _Group(TaskGroup):
     """A TaskGroup that is silent when its coroutine is closed, maybe after the loop."""
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        if kind is not GeneratorExit:
-            await super().__aexit__(kind, exc, tb)
+    async def __aexit__(self, _: object, exc: BaseException | None, tb: object) -> None:
+        if not isinstance(exc, GeneratorExit):
+            kind = None if exc is None else type(exc)
+            await super().__aexit__(kind, exc, None)
 
 
 # A trip to an executor
 
-# How deep one is in threads, each of which may run an event loop of its own.
-_depth: ContextVar[int] = ContextVar("depth", default=0)
+
+# Which thread a context was made for, and how deep that is in threads, each of which may
+# run an event loop of its own. Threads copy their context into other ones, too.
+_depth: ContextVar[tuple[int, int]] = ContextVar("depth", default=(0, 0))
+_pools: Final[dict[tuple[int, int], ThreadPoolExecutor]] = {}
 
 
-@functools.cache
-def _pool(process: int, depth: int) -> ThreadPoolExecutor:
+def _pool(depth: int) -> ThreadPoolExecutor:
     """The module's threads; a forked child has none of its parent's."""
-    return ThreadPoolExecutor(40, "background")
+    key = os.getpid(), depth
+    if key not in _pools:
+        _pools.setdefault(key, ThreadPoolExecutor(40, "background"))
+    return _pools[key]
 
 
 async def _in_executor(func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:
-    """Call it in the executor in force; wait for it, however often cancelled; then
-    raise, await or close what comes back."""
+    """Call it in the executor in force; wait, however often cancelled; then settle."""
     requests = _cancelling(asyncio.current_task())
     if requests:
         await asyncio.sleep(0)  # a cancellation still to be delivered comes first
@@ -456,9 +447,12 @@ async def _in_executor(func: Callable[..., Any], /, *args: Any, **kwargs: Any) -
             call.cancel()  # if it has not begun
             await _wait_on(done, done.is_set)
         if call.cancelled():
-            dropped = "the executor was shut down and dropped the call"
-            raise cancellation or RuntimeError(dropped)
-        await _settle(_result(call), cancellation is not None)
+            raise cancellation or RuntimeError("dropped: the executor was shut down")
+        try:
+            call.result()
+        except (StopIteration, CancelledError) as exc:  # no coroutine can raise them
+            raise RuntimeError(f"the function raised {type(exc).__name__}") from exc
+        await _settle(call.result(), cancellation is not None)
         if cancellation is not None:
             raise cancellation
     finally:
@@ -476,28 +470,27 @@ def _hand_over(
         call = executor.submit(func, *args)
         return call, _end_of(call).wait()
     loop, context, call = asyncio.get_running_loop(), copy_context(), Future[Any]()
-    # A loop that runs in the thread inherits no executor, and waits for other threads.
-    context.run(_executor.set, None)
-    context.run(_depth.set, _depth.get() + 1)
-    function = functools.partial(context.run, func, *args, **kwargs)
-    pool = _pool(os.getpid(), _depth.get()) if executor is None else executor
-    calls = [call]  # to be emptied: what an executor keeps would be a cycle
-    return call, loop.run_in_executor(pool, _call, loop, calls, function)
+    context.run(_executor.set, None)  # a loop that runs in the thread inherits none
+    thread, depth = _depth.get()
+    depth = depth if thread == get_ident() else 0
 
+    def in_thread() -> None:
+        nonlocal call
+        try:
+            if not loop.is_closed() and call.set_running_or_notify_cancel():
+                context.run(_depth.set, (get_ident(), depth + 1))
+                call.set_result(context.run(func, *args, **kwargs))
+        except BaseException as exc:  # noqa: BLE001
+            call.set_exception(exc)
+        finally:
+            del call  # (kept by the executor or a frame of a failure: a cycle)
 
-def _call(
-    loop: AbstractEventLoop, calls: list[Future[Any]], function: Callable[[], Any]
-) -> None:
-    """In the thread."""
-    call = calls.pop()
-    if loop.is_closed() or not call.set_running_or_notify_cancel():
-        return
     try:
-        call.set_result(function())
-    except BaseException as exc:  # noqa: BLE001
-        call.set_exception(exc)
-    finally:
-        del call  # (in a frame of a failure: a cycle)
+        pool = _pool(depth) if executor is None else executor
+        return call, loop.run_in_executor(pool, in_thread)
+    except RuntimeError:
+        call.cancel()  # where no thread could be started, it stays in the queue
+        raise
 
 
 def _end_of(call: Future[Any]) -> Event:
@@ -511,29 +504,21 @@ def _is_for_the_loop(returned: object) -> bool:
     return generates or inspect.isawaitable(returned)
 
 
-def _result(call: Future[Any]) -> Any:
-    try:
-        return call.result()
-    except (StopIteration, CancelledError) as exc:
-        raise RuntimeError(f"the function raised {type(exc).__name__}") from exc
-    finally:
-        del call  # (in a frame through which a failure leaves: a cycle)
-
-
 async def _settle(returned: Any, cancelled: bool = False) -> None:
     """Await what a function has returned, or close it, if it is for the loop."""
     try:
-        awaitable = inspect.isawaitable(returned)
-        if awaitable and not cancelled:
+        if inspect.isawaitable(returned) and not cancelled:
             await returned
-        elif awaitable:
-            getattr(returned, "close", getattr(returned, "cancel", bool))()
+        elif inspect.isawaitable(returned):
+            await _settle(
+                getattr(returned, "close", getattr(returned, "cancel", bool))()
+            )
         elif _is_for_the_loop(returned):
             kind = type(returned).__name__
             await returned.aclose() if hasattr(returned, "aclose") else returned.close()
             raise TypeError(f"the function returned a {kind}: nothing of it has run")
     finally:
-        del returned  # (a future, likewise)
+        del returned  # (a failed future would be in a cycle)
 
 
 def _has_threads(executor: Executor | None) -> bool:
@@ -581,8 +566,9 @@ def _start(task: BackgroundTask) -> Task[None]:
     except RuntimeError as exc:
         _add_note(exc, "call start() on the event loop, or hand the task to a response")
         raise
-    for other in [other for other in _started if other.is_closed()]:
-        _started.pop(other, None)  # what has not ended there never will
+    for other in list(_started):
+        if other.is_closed():  # what has not ended there never will
+            _started.pop(other, None)
     started = _started.setdefault(loop, {})
     mark, name, context = object(), _name(task), copy_context()
     outer = [other for other in _marks.get() if other in started]
@@ -597,7 +583,6 @@ def _start(task: BackgroundTask) -> Task[None]:
 # Checks and names
 
 _ADVICE: Final = "pass the function and its arguments, BackgroundTask(send, 1)"
-_ONE_LIST: Final = "all tasks go into one list"
 _GENERATES: Final = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 
 
@@ -621,13 +606,14 @@ def _is_async(func: Any) -> bool:
     return False
 
 
-def _listed(tasks: Any) -> list[BackgroundTask]:
+def _listed(tasks: Any, kind: Any = Iterable) -> list[BackgroundTask]:
     """A copy, if all of them are tasks; else TypeError."""
-    if not hasattr(tasks, "__iter__"):
-        raise _wrong("tasks", "an iterable of BackgroundTask", tasks, "pass a list")
+    wanted = "an iterable of BackgroundTask"
+    if not isinstance(tasks, kind):
+        raise _wrong("tasks", wanted, tasks, "pass a list")
     copy = list(tasks)
     others = [task for task in copy if not isinstance(task, BackgroundTask)]
-    wanted = "an iterable of BackgroundTask"
+    # (all of them: it closes coroutines)
     errors = [_wrong("tasks", wanted, other, "wrap it in one") for other in others]
     if errors:
         raise errors[0]
@@ -637,10 +623,9 @@ def _listed(tasks: Any) -> list[BackgroundTask]:
 def _check(container: Any) -> None:
     """TypeError or ValueError for what can be no option: when made, and when run."""
     limit, on_error, executor = container.limit, container.on_error, container.executor
-    if not isinstance(container.as_group, bool):
-        raise _wrong("as_group", "a bool", container.as_group, _ONE_LIST)
-    if not isinstance(container.fail_fast, bool):
-        raise _wrong("fail_fast", "a bool", container.fail_fast, _ONE_LIST)
+    for option in ("as_group", "fail_fast"):
+        if not isinstance(given := getattr(container, option), bool):
+            raise _wrong(option, "a bool", given, "all tasks go into one list")
     if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool)):
         raise _wrong("limit", "an int, or None for no limit", limit)
     if limit is not None and limit < 1:
@@ -673,7 +658,8 @@ def _name(thing: Any) -> str:
 
 def _blame(task: BackgroundTask, exc: BaseException) -> None:
     if isinstance(exc, Exception) and not isinstance(task, BackgroundTasks):
-        _add_note(exc, f"raised by {task!r}")
+        with suppress(Exception):  # (a subclass has its own repr)
+            _add_note(exc, f"raised by {task!r}")
 
 
 def _add_note(exc: BaseException, note: str) -> None:
