@@ -2088,6 +2088,107 @@ class Closed(AsyncTestCase):
         self.assertLessEqual(sum(argument() is not None for argument in log), 1)
 
 
+class Corners(AsyncTestCase):
+    """What was found by trying to break it."""
+
+    async def test_a_failure_that_is_falsy_is_raised(self, container):
+        empty = type("EmptyError", (ValueError,), {"__len__": lambda _: 0})()
+        self.assertEqual(await raised(container(fails, int, on_error=raises(empty))()), [empty])
+
+    async def test_a_task_that_cannot_show_itself_fails_as_it_does(self, container):
+        mute = type("Mute", (BackgroundTask,), {"__repr__": raises(LookupError())})
+        self.assertEqual(await kinds(container(mute(fails_async), on_error=lambda *_: None)()), [])
+
+    async def test_a_subclass_that_fails_has_its_note_in_every_mode(self, container):
+        own = type("Own", (BackgroundTask,), {"__call__": later(raises(KeyError()))})
+        (exc,) = await raised(container(own(int))())
+        self.assertEqual(notes(exc), ["raised by Own(builtins.int)"])
+
+    @each(mode=ONE_BY_ONE, func=(times_out_as_old_clients_do, fails_in_a_task_group))
+    async def test_a_count_left_wrong_by_what_a_thread_brings_back_keeps_nothing_from_running(self, log, func):
+        async def deals_with_it():
+            with contextlib.suppress(Exception):
+                await func()
+
+        await self.go(container(lambda: deals_with_it(), *[partial(log.sync, number) for number in range(9)]))
+        self.assertEqual(log, list(range(9)))
+
+    @each(mode=GROUPS)
+    async def test_a_member_sends_nothing_to_a_thread_once_its_run_is_cancelled(self, container, log):
+        self.loop.set_task_factory(None)  # an eager one has sent it before
+        run = self.go(container(*[partial(log.append, number) for number in range(9)]))
+        await asyncio.sleep(0)  # the members are made, and have not begun
+        run.cancel()
+        self.assert_cancelled(await outcome(run))
+        self.assertEqual(log, [])
+
+    async def test_a_call_for_which_no_thread_could_be_started_never_begins(self, container, log):
+        pool, refusal = self.pool(), RuntimeError("can't start new thread")
+        with mock.patch("threading.Thread.start", side_effect=refusal):
+            self.assertIn(refusal, await raised(container(log.sync, log.sync, executor=pool)()))
+        await container(int, executor=pool)()  # behind them
+        self.assertEqual(log, [])
+
+    async def test_a_task_that_starts_itself_again_from_its_thread_has_the_same_threads(self):
+        threads, ends = set(), iter(range(50))
+
+        def again():
+            threads.add(threading.current_thread())
+            if next(ends, None) is not None:
+                asyncio.run_coroutine_threadsafe(later(BackgroundTask(again).start)(), self.loop).result(SECONDS)
+
+        BackgroundTask(again).start()
+        await bounded(drain())
+        self.assertLess(len(threads), 41)
+
+    def test_tasks_may_be_started_on_many_loops_at_once(self):
+        async def starts():
+            BackgroundTask(asyncio.sleep, 0).start()
+            await drain()
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda _: asyncio.run(starts()), range(400), timeout=SECONDS))
+
+    async def test_an_awaitable_with_an_async_close_is_closed(self, make, log):
+        opened = type("Opened", (Awaitable,), {"close": later(lambda _: log.append("closed"))})
+        gate = Gate(returns=opened(log))
+        self.assert_cancelled(await self.cancel(make(gate), gate))
+        self.assertEqual(log, ["closed"])
+
+    @each(tasks=(lambda _: iter(()), lambda tasks: map(id, tasks), tuple, collections.deque, set))
+    async def test_nothing_but_a_list_may_be_assigned_to_the_tasks(self, container, log, tasks):
+        run = container(log.sync)
+        run.tasks = tasks(run.tasks)
+        self.assertEqual((await kinds(run()), log), ([TypeError], []))
+
+    async def test_an_async_task_added_in_a_thread_begins_before_what_that_goes_on_with_has_ended(self, door, gate):
+        def adds():
+            asyncio.run_coroutine_threadsafe(turns(), self.loop).result(SECONDS)  # it knows that this has begun
+            group.add_task(door)
+
+        group = container(adds, gate, as_group=True, executor=self.pool())
+        await self.open_in_turn(self.go(group), door, gate)
+
+    async def test_two_hundred_async_tasks_meet(self):
+        await container(*[asyncio.Barrier(200).wait] * 200, as_group=True)()
+
+    async def test_a_hundred_awaitables_that_threads_bring_back_meet(self):
+        meet = asyncio.Barrier(100).wait
+        await container(*[lambda: meet()] * 100, as_group=True)()
+
+    async def test_several_failures_of_one_turn_are_all_raised(self):
+        self.loop.set_task_factory(None)  # an eager one would begin the others later
+        failures = [ValueError(), KeyError(), IndexError()]
+        tasks = [failing(kind, failure) for kind, failure in zip(("coro", "waiting", "coro"), failures, strict=True)]
+        self.assertIn(failures[2], await raised(container(*tasks, as_group=True)()))
+
+    async def test_a_partial_of_a_partial_with_attributes_is_seen_through(self, log):
+        twice = partial(partial(log.coro, 1))
+        twice.attribute = partial(twice)
+        self.assertTrue(BackgroundTask(twice).is_async)
+        self.assertEqual(repr(BackgroundTask(twice)), f"BackgroundTask({__name__}.Log.coro)")
+
+
 class Failure(Exception):
     """Of the task or tasks whose numbers are its arguments."""
 
