@@ -336,9 +336,8 @@ class _Run(AbstractContextManager["_Run"]):
 
     async def run(self, tasks: list[BackgroundTask]) -> None:
         """What a member does; `collect` has its failures, it raises none."""
-        if self.cancelling():  # though it has not been told of it yet
-            self.unbegun += 1
-            return
+        if self.cancelling():
+            raise CancelledError  # which it has not been told of yet
         try:
             try:
                 if self.for_thread(tasks[0]):

@@ -2091,6 +2091,19 @@ class Closed(AsyncTestCase):
 class Corners(AsyncTestCase):
     """What was found by trying to break it."""
 
+    @each(mode=GROUPS, fail_fast=[False])
+    async def test_members_that_are_cancelled_before_they_send_anything_never_began(self, container, log):
+        self.loop.set_task_factory(None)  # of eager ones, none is made after the first
+
+        async def fails_and_cancels():
+            run.cancel()
+            raise ValueError
+
+        run = self.go(container(fails_and_cancels, *[log.sync] * 40))
+        exc = await outcome(run)
+        self.assertEqual(([type(leaf) for leaf in leaves(exc)], log), ([ValueError], []))
+        self.assertEqual(notes(exc), ["40 tasks of BackgroundTasks(41 tasks) never began"])
+
     async def test_a_failure_that_is_falsy_is_raised(self, container):
         empty = type("EmptyError", (ValueError,), {"__len__": lambda _: 0})()
         self.assertEqual(await raised(container(fails, int, on_error=raises(empty))()), [empty])
