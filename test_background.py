@@ -2045,15 +2045,17 @@ class Closed(AsyncTestCase):
         loop.run_until_complete(coroutine)
         loop.close()
 
-    @each(fail_fast=(True, False))
-    def test_threads_that_end_after_the_loop_was_closed_say_nothing_and_begin_no_more(self, mode, make, gate):
+    @each(fail_fast=(True, False), interrupted=(False, True))
+    def test_threads_that_end_after_the_loop_was_closed_say_nothing_and_begin_no_more(
+        self, mode, make, gate, interrupted
+    ):
         threads = {"as a group": 40, "limited": 2}.get(mode, 1)
 
         async def starts():
-            make(*[gate] * 60).start()
+            running = make(*[gate] * 60).start()
             while gate.calls < threads:  # not a moment too long: a thread goes on for a millisecond
                 await asyncio.sleep(0)
-            await turns()  # so that each member has begun
+            await (cancelled(running) if interrupted else turns())  # so that each member has begun
 
         with self.silence():
             self.run_and_close(starts())
