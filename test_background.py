@@ -152,10 +152,17 @@ class Door:
 
 
 BLOCKING = (Door, Gate)
-
-
 Single = type("Single", (BackgroundTask,), {})  # run by its container through `__call__`
 TASKS = (BackgroundTask, Single)
+
+
+class Overridden(BackgroundTask):
+    state = "made"
+
+    async def __call__(self):
+        self.state = "called"
+        await super().__call__()
+        self.state = "ended"
 
 
 class Pool(ThreadPoolExecutor):
@@ -163,23 +170,20 @@ class Pool(ThreadPoolExecutor):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self.calls = []
+        self.calls, self.submitted = [], []
 
     def submit(self, fn, /, *args, **kwargs):
+        self.submitted.append((fn, args, kwargs))
         self.calls.append(super().submit(fn, *args, **kwargs))
         return self.calls[-1]
 
 
 class Elsewhere(Executor):
-    """An executor that is no pool of threads (as far as anyone can tell); it shows what was submitted."""
+    """The same, but no pool of threads as far as anyone can tell."""
 
-    def __init__(self, workers=4):
-        self.pool, self.submitted = Pool(workers), []
-        self.calls, self.shutdown = self.pool.calls, self.pool.shutdown
-
-    def submit(self, fn, /, *args, **kwargs):
-        self.submitted.append((fn, args, kwargs))
-        return self.pool.submit(fn, *args, **kwargs)
+    def __init__(self, workers):
+        pool = Pool(workers)
+        self.calls, self.submitted, self.submit, self.shutdown = pool.calls, pool.submitted, pool.submit, pool.shutdown
 
 
 EXECUTORS = (None, Pool, Elsewhere)
@@ -449,27 +453,22 @@ class AsyncTestCase(unittest.IsolatedAsyncioTestCase):
 
 
 class Names(AsyncTestCase):
-    def test_three_names_are_exported(self):
-        self.assertEqual(tuple(background.__all__), ("BackgroundTask", "BackgroundTasks", "drain"))
-
-    def test_the_signatures(self):
+    def test_the_three_names_that_are_exported_and_their_signatures(self):
         def text(func):
             signature = inspect.signature(func)
             parameters = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
             return str(signature.replace(parameters=parameters, return_annotation=signature.empty))
 
         options = "tasks=None, as_group=False, *, limit=None, fail_fast=True, on_error=None, executor=None"
-        self.assertEqual(text(BackgroundTask), "(func, *args, **kwargs)")
-        self.assertEqual(text(BackgroundTask.__init__), "(self, /, func, *args, **kwargs)")
-        self.assertEqual(text(BackgroundTasks), f"({options})")
-        self.assertEqual(text(BackgroundTasks.add_task), "(self, /, func, *args, **kwargs)")
-        self.assertEqual(text(drain), "()")
+        self.assertEqual(tuple(background.__all__), ("BackgroundTask", "BackgroundTasks", "drain"))
+        self.assertEqual((text(BackgroundTask), text(BackgroundTasks)), ("(func, *args, **kwargs)", f"({options})"))
+        for method in (BackgroundTask.__init__, BackgroundTasks.add_task):
+            self.assertEqual(text(method), "(self, /, func, *args, **kwargs)")
         for kind, name in itertools.product((BackgroundTask, BackgroundTasks), ("__call__", "start")):
             self.assertEqual(text(getattr(kind, name)), "(self)")
         for method in (BackgroundTasks.run_single, BackgroundTasks.run_as_group):
             self.assertEqual(text(method), "(self)")
-
-    def test_both_classes_are_tasks_called_by_async_def(self):
+        self.assertEqual(text(drain), "()")
         self.assertIsInstance(BackgroundTasks(), BackgroundTask)
         self.assertIsNot(BackgroundTask.__call__, BackgroundTasks.__call__)
         for function in (BackgroundTask.__call__, BackgroundTasks.__call__, drain):
@@ -479,11 +478,9 @@ class Names(AsyncTestCase):
         tasks = BackgroundTasks()
         self.assertIsNone(tasks.add_task(print, 1, 2, sep=""))
         self.assertIsNone(tasks.add_task(func=print))
-        for task in (BackgroundTask(print, 1, 2, sep=""), tasks.tasks[0]):
-            self.assertIs(type(task), BackgroundTask)
-            self.assertEqual((task.func, task.args, task.kwargs), (print, (1, 2), {"sep": ""}))
-        for task in (BackgroundTask(func=print), tasks.tasks[1]):
-            self.assertEqual((task.func, task.args, task.kwargs), (print, (), {}))
+        for made in ([BackgroundTask(print, 1, 2, sep=""), BackgroundTask(func=print)], tasks.tasks):
+            kept = [(type(task), task.func, task.args, task.kwargs) for task in made]
+            self.assertEqual(kept, [(BackgroundTask, print, (1, 2), {"sep": ""}), (BackgroundTask, print, (), {})])
 
     async def test_the_keywords_of_a_task_are_a_dict_of_its_own_that_can_be_changed(self, make, log, way):
         changed, replaced, other = (BackgroundTask(way(lambda **kwargs: log.append(kwargs))) for _ in range(3))
@@ -511,17 +508,17 @@ class Names(AsyncTestCase):
         self.assertEqual([getattr(given, name) for name in names], [[task], True, 3, False, print, pool])
         self.assertEqual([getattr(container(), name) for name in names], [[], False, None, True, None, None])
 
-    @each(as_group=(False, True))
-    def test_the_func_of_a_container_is_the_method_that_runs_it_and_its_keywords_are_its_own(self, as_group):
-        tasks = BackgroundTasks([], as_group)
-        method = tasks.run_as_group if as_group else tasks.run_single
+    def test_the_func_of_a_container_is_the_method_that_runs_it_and_its_keywords_are_its_own(self, container, mode):
+        tasks = container()
+        method = tasks.run_as_group if mode in GROUPS else tasks.run_single
         self.assertEqual((tasks.func, tasks.args, tasks.kwargs), (method, (), {}))
         tasks.kwargs["way"] = "changed"
         self.assertEqual((tasks.kwargs, BackgroundTasks().kwargs), ({"way": "changed"}, {}))
 
-    async def test_awaiting_returns_none(self, container):
+    @each(executor=(None, Pool), fail_fast=(True, False), on_error=(None, print))
+    async def test_awaiting_returns_none_from_an_empty_container_too(self, container):
         tasks = container(int, later(int))
-        for run in (tasks, tasks.run_single, tasks.run_as_group, *tasks.tasks):
+        for run in (tasks, tasks.run_single, tasks.run_as_group, *tasks.tasks, container()):
             self.assertIsNone(await run())
 
     @each(as_group=(False, True), method=("__call__", "run_single", "run_as_group"), second=BLOCKING)
@@ -534,15 +531,10 @@ class Names(AsyncTestCase):
         await self.open_in_turn(run, door, second)
 
     @each(executor=EXECUTORS)
-    async def test_an_overridden_call_is_the_one_seam_in_every_mode(self, container, log, kind):
-        class Announced(BackgroundTask):
-            async def __call__(self):
-                log.append("before")
-                await super().__call__()
-                log.append("after")
-
-        await container(Announced(getattr(log, kind)))()
-        self.assertEqual(log, ["before", 1, "after"])
+    async def test_an_overridden_call_is_the_one_seam_in_every_mode(self, container, log, way):
+        task = Overridden(way(lambda: log.append(task.state)))
+        await container(task)()
+        self.assertEqual([*log, task.state], ["called", "ended"])
 
     @each(func=(spin, spin_async))
     async def test_tasks_and_containers_can_be_pickled_and_copied(self, func):
@@ -554,11 +546,7 @@ class Names(AsyncTestCase):
 
     @each(call=(partial(BackgroundTask, print), BackgroundTasks))
     def test_tasks_and_containers_can_be_referenced_weakly_and_go_at_once(self, call):
-        task = call()
-        reference = weakref.ref(task)
-        self.assertIs(reference(), task)
-        del task
-        self.assertIsNone(reference())
+        self.assertIsNone(weakref.ref(call())())
 
 
 def function(log):
@@ -573,18 +561,14 @@ class SyncCall:
     def __call__(self, log):
         function(log)
 
-    @classmethod
-    def of_class(cls, log):
-        function(log)
+    of_class = classmethod(__call__)
 
 
 class AsyncCall:
     async def __call__(self, log):
         function(log)
 
-    @classmethod
-    async def of_class(cls, log):
-        function(log)
+    of_class = classmethod(__call__)
 
     @staticmethod
     async def static(log):
@@ -597,30 +581,22 @@ def old_coroutine(log):
     function(log)
 
 
-@functools.wraps(coroutine)
-def decorated(*args):
-    return coroutine(*args)
-
-
-@functools.wraps(function)
-async def decorated_by_async(*args):
-    await asyncio.to_thread(int)
-    function(*args)
-
-
 class Awaitable:
     def __init__(self, log):
         self.log = log
 
     def __await__(self):
-        yield from asyncio.sleep(0).__await__()
-        function(self.log)
+        return later(function)(self.log).__await__()
 
 
+decorated = functools.wraps(coroutine)(lambda *args: coroutine(*args))
+decorated_by_async = functools.wraps(function)(later(function))
+attributed = partial(coroutine)  # which a partial of it does not replace by its function
+attributed.name = "attributed"
 ASYNC_KINDS = [coroutine, staticmethod(coroutine), partial(coroutine), lambda *args: coroutine(*args)]
 ASYNC_KINDS += [AsyncCall(), AsyncCall().__call__, AsyncCall.of_class, AsyncCall.static]
 ASYNC_KINDS += [partial(AsyncCall()), partial(partial(AsyncCall().__call__))]
-ASYNC_KINDS += [decorated, decorated_by_async, old_coroutine, partial(old_coroutine), Awaitable]
+ASYNC_KINDS += [decorated, decorated_by_async, old_coroutine, partial(old_coroutine), Awaitable, partial(attributed)]
 ASYNC_KINDS += [mock.create_autospec(coroutine, side_effect=coroutine), mock.AsyncMock(side_effect=coroutine)]
 ASYNC_KINDS += [mock.MagicMock(side_effect=coroutine)]  # which returns a coroutine
 if hasattr(inspect, "markcoroutinefunction"):  # from Python 3.12 on
@@ -628,6 +604,7 @@ if hasattr(inspect, "markcoroutinefunction"):  # from Python 3.12 on
 SYNC_KINDS = [function, staticmethod(function), partial(partial(function))]
 SYNC_KINDS += [SyncCall(), SyncCall().__call__, SyncCall.of_class, lambda *args: function(*args)]
 SYNC_KINDS += [mock.MagicMock(side_effect=function), functools.lru_cache(maxsize=0)(function)]
+SYNC_KINDS += [lambda log: (function(log), futures.Future())[1]]  # which is not awaited
 
 
 def generator_function(*_):
@@ -639,20 +616,13 @@ async def async_generator_function(*_):
 
 
 class WhatMayBeRun(AsyncTestCase):
-    @each(executor=EXECUTORS, kind=ASYNC_KINDS)
-    async def test_async_callables_of_every_kind_run_on_the_loop(self, make, log, kind):
+    @each(executor=EXECUTORS, kind=[*ASYNC_KINDS, *SYNC_KINDS])
+    async def test_async_callables_of_every_kind_run_on_the_loop_and_others_in_a_thread(self, make, log, kind):
         await make(BackgroundTask(kind, log))()
-        self.assertEqual(log, [threading.get_ident()])
+        self.assertEqual([thread == threading.get_ident() for thread in log], [kind in ASYNC_KINDS])
 
-    @each(executor=EXECUTORS, kind=SYNC_KINDS)
-    async def test_other_callables_of_every_kind_run_in_a_thread(self, make, log, kind):
-        await make(BackgroundTask(kind, log))()
-        self.assertEqual(len(log), 1)
-        self.assertNotEqual(log, [threading.get_ident()])
-
-    async def test_builtins_run(self, container, log):
-        await container(BackgroundTask(log.append, 1), BackgroundTask(log.extend, [1, 1]))()
-        self.assertEqual(log, [1, 1, 1])
+    def test_a_partial_of_a_partial_is_async_where_the_function_is(self):
+        self.assertTrue(BackgroundTask(partial(attributed)).is_async)
 
     @each(call=(AsyncCall.__call__, generator_function))
     async def test_a_class_is_a_plain_callable_whatever_the_call_of_its_instances(self, make, log, call):
@@ -669,9 +639,6 @@ class WhatMayBeRun(AsyncTestCase):
         self.assertFalse(run.done())
         future.set_exception(failure)
         self.assertEqual(await raised(run), [failure])
-
-    async def test_a_returned_concurrent_future_is_left_alone(self, make):
-        await make(futures.Future)()
 
     @each(executor=(None, Pool), func=(generator_function, async_generator_function), bare=(True, False))
     async def test_a_returned_generator_is_a_failure_and_closed(self, make, log, func, bare):
@@ -705,18 +672,17 @@ class WhatMayBeRun(AsyncTestCase):
         del tasks.tasks[1]
         await tasks()
 
-    def test_one_instance_runs_on_several_event_loops_in_turn_and_in_several_threads_at_once(self, container, log):
-        barrier, tasks = threading.Barrier(8), container(*[log.sync, log.waiting] * 5)
+    def test_one_instance_runs_and_starts_on_several_event_loops_in_turn_and_in_threads_at_once(self, container, log):
+        tasks = container(*[log.sync, log.waiting] * 2)
 
-        def runs_loops():
-            barrier.wait(SECONDS)
-            for _ in range(3):
-                asyncio.run(bounded(tasks()), debug=False)
+        async def runs():
+            await tasks()
+            tasks.start()
+            await drain()
 
         with ThreadPoolExecutor(8) as pool:
-            for run in [pool.submit(runs_loops) for _ in range(8)]:
-                run.result(2 * SECONDS)
-        self.assertEqual(len(log), 8 * 3 * 10)
+            list(pool.map(lambda _: asyncio.run(bounded(runs()), debug=False), range(200), timeout=2 * SECONDS))
+        self.assertEqual(len(log), 200 * 2 * 4)
 
     def test_tasks_may_be_any_iterable_and_are_copied(self):
         task = BackgroundTask(print)
@@ -727,15 +693,9 @@ class WhatMayBeRun(AsyncTestCase):
             tasks.add_task(print)
         self.assertEqual(given, [task])
 
-    @each(executor=(None, Pool), options=({}, {"fail_fast": False, "on_error": print}))
-    async def test_an_empty_container_does_nothing(self, container, options):
-        self.assertIsNone(await container(**options)())
-
 
 GeneratorCall = type("GeneratorCall", (), {"__call__": generator_function})
 AsyncGeneratorCall = type("AsyncGeneratorCall", (), {"__call__": async_generator_function})
-
-
 Foreign = type("BackgroundTask", (), {"__module__": "starlette.background"})
 
 
@@ -756,6 +716,8 @@ class Refusals(AsyncTestCase):
         ("executor", TypeError, "Executor", [ThreadPoolExecutor, "secret"]),
     )
     WRONG = tuple((option, value, kind, message) for option, kind, message, values in OPTIONS for value in values)
+    NO_LISTS = iter(()), map(id, ()), (BackgroundTask(print),), collections.deque([BackgroundTask(print)]), set()
+    ASSIGNED = tuple(("tasks", value, TypeError, "pass a list") for value in NO_LISTS)  # that may be given
 
     @contextlib.contextmanager
     def refused(self, kind, *messages):
@@ -790,14 +752,13 @@ class Refusals(AsyncTestCase):
             call(given)
         self.assertEqual(inspect.getcoroutinestate(given), inspect.CORO_CLOSED)
 
-    @each(wrong=WRONG)
-    def test_each_wrong_option_is_refused_when_a_container_is_made(self, wrong):
-        with self.refused_option(*wrong):
-            BackgroundTasks(**{wrong[0]: wrong[1]})
-
-    @each(wrong=WRONG)
-    async def test_each_wrong_option_is_refused_when_a_run_begins_before_any_task(self, mode, container, log, wrong):
+    @each(wrong=WRONG + ASSIGNED)
+    async def test_each_wrong_option_is_refused_when_it_is_given_and_before_any_task_runs(
+        self, mode, container, log, wrong
+    ):
         option, value, *_ = wrong
+        with self.refused_option(*wrong) if wrong in self.WRONG else contextlib.nullcontext():
+            BackgroundTasks(**{option: value if wrong in self.WRONG else []})
         tasks = container(log.sync)
         setattr(tasks, option, [*tasks.tasks, *value] if option == "tasks" and isinstance(value, list) else value)
         with self.refused_option(*wrong):
@@ -812,7 +773,7 @@ class Context(AsyncTestCase):
 
     @staticmethod
     def sets(raises=None):
-        var.set("set in a thread")
+        var.set("set by a task")
         if raises is not None:
             raise raises
 
@@ -830,30 +791,22 @@ class Context(AsyncTestCase):
     async def test_what_a_thread_sets_reaches_no_other_task_nor_handler_nor_caller(self, container, log, failure):
         var.set("caller")
         looks = self.looks(log)
-        await container(self.sets, *looks, BackgroundTask(self.sets, failure), on_error=lambda *_: looks[0]())()
+        tasks = container(self.sets, *looks, BackgroundTask(self.sets, failure), on_error=lambda *_: looks[0]())
+        await tasks()
         await BackgroundTask(self.sets)()
         self.assertEqual([*log, var.get()], ["caller"] * 5)
+        if tasks.executor is not None:  # its next user
+            self.assertEqual(await asyncio.wrap_future(tasks.executor.submit(var.get)), "default")
 
-    async def test_what_a_thread_sets_does_not_reach_the_next_user_of_the_thread(self, container):
-        pool = self.pool(1)
-        await container(self.sets, executor=pool)()
-        self.assertEqual(await asyncio.wrap_future(pool.submit(var.get)), "default")
-
-    @each(mode=SIDE_BY_SIDE)
+    @each(mode=GROUPS)
     async def test_the_tasks_of_a_group_have_contexts_of_their_own(self, container, log):
-        barrier = asyncio.Barrier(2)
-
-        async def sets(value):
-            var.set(value)
-            await barrier.wait()
-            log.append(var.get())
-
-        await container(*(BackgroundTask(sets, value) for value in "ab"))()
-        self.assertEqual((sorted(log), var.get()), (["a", "b"], "default"))
+        await container(later(self.sets), *self.looks(log))()
+        self.assertEqual([*log, var.get()], ["default"] * 4)
 
 
 CustomBase = type("CustomBase", (BaseException,), {})
 StopSubclass = type("StopSubclass", (StopIteration,), {})
+FalsyError = type("FalsyError", (ValueError,), {"__len__": lambda _: 0})
 FrozenError = type("FrozenError", (Exception,), {"__setattr__": raises(AttributeError)})  # takes no notes
 NotelessError = type("NotelessError", (Exception,), {"add_note": raises(RuntimeError)})
 
@@ -883,7 +836,16 @@ class Notes(AsyncTestCase):
             self.assertEqual(set(await raised(make(task, task, BackgroundTask(raises(failure)))())), {failure})
         self.assertEqual(len(notes(failure)), 2 if mode == "alone" else 3)
 
-    async def test_containers_add_no_notes(self, container):
+    async def test_the_failure_of_a_subclass_has_a_note_in_every_mode(self, container):
+        own = type("Own", (BackgroundTask,), {"__call__": later(raises(KeyError()))})
+        (failure,) = await raised(container(own(int))())
+        self.assertEqual(notes(failure), ["raised by Own(builtins.int)"])
+
+    async def test_a_task_that_cannot_show_itself_fails_as_it_does(self, container):
+        mute = type("Mute", (BackgroundTask,), {"__repr__": raises(LookupError())})
+        self.assertEqual(await kinds(container(mute(fails_async), on_error=lambda *_: None)()), [])
+
+    async def test_containers_of_which_all_tasks_have_begun_add_no_notes(self, container):
         failure = await outcome(container(container(container(fails)))())
         while isinstance(failure, ExceptionGroup):
             self.assertEqual(notes(failure), [])
@@ -908,14 +870,23 @@ class Notes(AsyncTestCase):
         exc = await outcome(container(*functions[:count])())
         self.assertEqual(notes(exc)[-1], f"{never} of BackgroundTasks({count} tasks) never began")
 
-    async def test_where_all_have_begun_nothing_is_said_of_that(self, container):
-        for tasks in (container(fails), container(*[fails] * 5, fail_fast=False)):
-            self.assertNotIn("began", "".join(notes(await outcome(tasks()))))
-
     async def test_a_nested_run_and_the_one_around_it_each_say_how_many_never_began(self):
         exc = await outcome(container(container(fails, int), int, int)())
         inner, outer = "1 task of BackgroundTasks(2 tasks)", "2 tasks of BackgroundTasks(3 tasks)"
         self.assertEqual(notes(exc)[1:], [f"{never} never began" for never in (inner, outer)])
+
+    @each(mode=GROUPS, fail_fast=[False])
+    async def test_members_that_are_cancelled_before_they_send_anything_never_began(self, container, log):
+        self.loop.set_task_factory(None)  # of eager ones, none is made after the first
+
+        async def fails_and_cancels():
+            run.cancel()
+            raise ValueError
+
+        run = self.go(container(fails_and_cancels, *[log.sync] * 40))
+        exc = await outcome(run)
+        self.assertEqual(([type(leaf) for leaf in leaves(exc)], log), ([ValueError], []))
+        self.assertEqual(notes(exc), ["40 tasks of BackgroundTasks(41 tasks) never began"])
 
     async def test_what_waits_for_a_thread_or_was_taken_back_from_its_queue_never_began(self, failure):
         pool, gate = await self.full_pool()
@@ -927,11 +898,12 @@ class Notes(AsyncTestCase):
 
 
 class Failures(AsyncTestCase):
-    @each(fail_fast=(True, False))
-    async def test_a_failure_is_raised_as_the_same_object(self, mode, make, failure, fail_fast, kind):
+    @each(fail_fast=(True, False), executor=EXECUTORS, error=(ValueError, *CONCURRENT_ERRORS))
+    async def test_a_failure_is_raised_as_the_same_object(self, mode, make, error, fail_fast, kind):
+        failure = error()
         exc = await outcome(make(failing(kind, failure))())
         grouped = mode in GROUPS or (mode == "in order" and not fail_fast)
-        self.assertEqual((type(exc), leaves(exc)), (ExceptionGroup if grouped else ValueError, [failure]))
+        self.assertEqual((type(exc), leaves(exc)), (ExceptionGroup if grouped else error, [failure]))
 
     @each(mode=ONE_BY_ONE)
     async def test_a_failure_begins_no_more_of_a_sequence_or_limited_group(self, container, log, failure, kind, rest):
@@ -957,14 +929,19 @@ class Failures(AsyncTestCase):
         exc = await outcome(container(gate, door, fails_when_all_have_begun, as_group=True)())
         self.assertEqual((type(exc), set(exc.exceptions)), (ExceptionGroup, {failure, gate.raises, door.raises}))
 
+    async def test_several_failures_of_one_turn_are_all_raised(self):
+        self.loop.set_task_factory(None)  # an eager one would begin the others later
+        failures = [ValueError(), KeyError(), IndexError()]
+        tasks = [failing(kind, failure) for kind, failure in zip(("coro", "waiting", "coro"), failures, strict=True)]
+        self.assertIn(failures[2], await raised(container(*tasks, as_group=True)()))
+
     @each(fail_fast=[False])
     async def test_without_fail_fast_all_tasks_run_and_all_failures_are_raised_then(self, mode, container, log):
-        failures, tasks = [ValueError(kind) for kind in KINDS * 2], container()
-        for failure in failures:
-            tasks.add_task(getattr(log, failure.args[0]), 1, failure)
-            tasks.add_task(getattr(log, failure.args[0]), 2)
-        exc = await outcome(tasks())
+        failures = [ValueError(kind) for kind in KINDS * 2]
+        tasks = [log.task(exc.args[0], item, exc if item == 1 else None) for exc in failures for item in (1, 2)]
+        exc = await outcome(container(*tasks)())
         self.assertCountEqual(exc.exceptions, failures)
+        self.assertEqual(notes(exc), [])
         self.assertCountEqual(log, [1, 2] * len(failures))
         if mode in ONE_BY_ONE:
             self.assertEqual(list(exc.exceptions), failures)
@@ -983,11 +960,6 @@ class Failures(AsyncTestCase):
         failures = await kinds(container(inner, log.sync, inner, log.sync, **option)())
         self.assertEqual(failures, [ValueError] * 2 if "fail_fast" in option else [])
         self.assertEqual(log, [1, 1])
-
-    @each(executor=EXECUTORS, kind=CONCURRENT_ERRORS)
-    async def test_what_a_thread_raises_comes_out_as_the_same_object(self, make, kind):
-        failure = kind()
-        self.assertEqual(await raised(make(failing("sync", failure))()), [failure])
 
     @each(executor=EXECUTORS, kind=UNRAISABLE)
     async def test_what_cannot_leave_a_coroutine_comes_out_as_a_runtime_error_from_it(self, make, kind):
@@ -1028,14 +1000,14 @@ class Failures(AsyncTestCase):
 
 
 class OnError(AsyncTestCase):
-    async def test_it_is_called_on_the_loop_with_the_task_and_its_exception(self, container, log, failure, kind, way):
-        task = failing(kind, failure)
-        await container(task, on_error=way(lambda *args: log.append((*args, threading.get_ident()))))()
-        self.assertEqual(log, [(task, failure, threading.get_ident())])
-
-    async def test_an_object_with_await_that_it_returns_is_awaited(self, container, log):
-        await container(fails, on_error=lambda *_: Awaitable(log))()
-        self.assertEqual(len(log), 1)
+    @each(executor=(None, Pool))
+    async def test_it_is_called_on_the_loop_with_each_task_that_failed_and_its_exception(
+        self, container, log, failure, kind, way
+    ):
+        here, other = threading.get_ident(), KeyError()
+        tasks = BackgroundTask(int), failing(kind, failure), failing("sync", other)
+        await container(*tasks, on_error=way(lambda *args: log.append((*args, threading.get_ident()))))()
+        self.assertCountEqual(log, [(tasks[1], failure, here), (tasks[2], other, here)])
 
     @each(mode=ONE_BY_ONE)
     async def test_it_is_called_as_the_failure_happens(self, container, log, failure, kind):
@@ -1056,8 +1028,9 @@ class OnError(AsyncTestCase):
         await container(*tasks, on_error=way(lambda *_: None))()
         self.assertEqual(log, [1] * 16)
 
-    @each(fail_fast=(True, False))
-    async def test_what_it_raises_is_the_failure_instead(self, mode, container, log, failure, fail_fast, func, way):
+    @each(fail_fast=(True, False), error=(ValueError, FalsyError))
+    async def test_what_it_raises_is_the_failure_instead(self, mode, container, log, error, fail_fast, func, way):
+        failure = error()
         self.assertEqual(await raised(container(func, log.sync, on_error=way(raises(failure)))()), [failure])
         if not fail_fast or mode in ONE_BY_ONE:
             self.assertEqual(log, [] if fail_fast else [1])
@@ -1083,28 +1056,26 @@ class OnError(AsyncTestCase):
         self.assertEqual(leaves(await self.cancel(container(gate, on_error=log.append), gate)), [failure])
         self.assertEqual(log, [])
 
-    async def test_it_is_given_a_nested_container_with_its_failure(self, container, log):
+    async def test_it_is_given_a_nested_container_with_a_failure_that_none_of_its_own_has_dealt_with(
+        self, container, log
+    ):
         inner = BackgroundTasks([BackgroundTask(fails)])
-        await container(inner, on_error=lambda task, exc: log.append((task, type(exc))))()
-        self.assertEqual(log, [(inner, ValueError)])
-
-    async def test_the_handler_of_a_nested_container_comes_first(self, container, log):
-        inner = container(fails, on_error=lambda *_: log.append("inner"))
-        await container(inner, on_error=lambda *_: log.append("outer"))()
-        self.assertEqual(log, ["inner"])
-
-    @each(executor=(None, Pool))
-    async def test_of_several_tasks_in_one_thread_those_that_failed_are_blamed(self, container, log):
-        tasks = [BackgroundTask(int), failing("sync", KeyError()), BackgroundTask(fails)]
-        await container(*tasks, on_error=lambda task, exc: log.append((task, type(exc))))()
-        self.assertCountEqual(log, [(tasks[1], KeyError), (tasks[2], ValueError)])
+        handles = container(fails, on_error=lambda *_: Awaitable(log))  # which is awaited
+        await container(handles, inner, on_error=lambda task, exc: log.append((task, type(exc))))()
+        self.assertCountEqual(log, [threading.get_ident(), (inner, ValueError)])
 
 
 class Cancellation(AsyncTestCase):
-    async def test_async_functions_that_run_are_cancelled(self, mode, make, door):
+    @each(start=(False, True))
+    async def test_async_functions_that_run_are_cancelled(self, mode, make, door, start):
         other = Door()
-        self.assert_cancelled(await self.cancel(make(door, other, spin_async), door))
+        tasks = make(door, other, spin_async)
+        run = tasks.start() if start else self.go(tasks)
+        await door.reached()
+        run.cancel()
+        self.assert_cancelled(await outcome(run))
         self.assertEqual((door.cancelled, other.cancelled), (True, mode in SIDE_BY_SIDE))
+        await drain()
 
     @each(executor=EXECUTORS, times=(0, 1, 3))
     async def test_it_and_a_timeout_end_when_the_function_in_a_thread_has_ended(self, make, gate, task, times):
@@ -1158,11 +1129,12 @@ class Cancellation(AsyncTestCase):
     @each(executor=EXECUTORS)
     async def test_an_awaitable_returned_after_the_cancellation_is_closed_or_cancelled(self, make, log):
         coroutine, future = log.coro(), self.loop.create_future()
+        with_async_close = type("Opened", (Awaitable,), {"close": later(lambda _: log.append("closed"))})(log)
         with self.silence():
-            for gate in map(partial(Gate, None), (coroutine, future, Awaitable(log))):
+            for gate in map(partial(Gate, None), (coroutine, future, Awaitable(log), with_async_close)):
                 self.assert_cancelled(await self.cancel(make(gate), gate))
         self.assertEqual((inspect.getcoroutinestate(coroutine), future.cancelled()), (inspect.CORO_CLOSED, True))
-        self.assertEqual(log, [])
+        self.assertEqual(log, ["closed"])
 
     ISOLATING = ({}, {"fail_fast": False}, {"on_error": lambda *_: None})
 
@@ -1195,17 +1167,11 @@ class Cancellation(AsyncTestCase):
         self.assert_cancelled(await outcome(self.go(cancel_and_run)))
         self.assertEqual(log, [])
 
-    @each(mode=["in order"])
-    async def test_a_function_that_swallows_the_cancellation_ends_it(self, container, log, rest):
-        door = Door(swallow=True)
+    async def test_a_function_that_swallows_the_cancellation_ends_it_but_not_the_next(self, log, rest, blocking):
+        door, other = Door(swallow=True), Door(swallow=True)
         self.assertIsNone(await self.cancel(container(door, getattr(log, rest)), door))
+        self.assert_cancelled(await self.cancel(container(other, blocking, fails), other, blocking))
         self.assertEqual(log, [1])
-
-    @each(mode=["in order"])
-    async def test_a_run_that_goes_on_after_that_can_be_cancelled_again(self, container, log, blocking):
-        door = Door(swallow=True)
-        self.assert_cancelled(await self.cancel(container(door, blocking, log.sync), door, blocking))
-        self.assertEqual(log, [])
 
 
 async def members(func):
@@ -1221,6 +1187,14 @@ class BeforeFirstSteps(AsyncTestCase, eager=False):
 
     async def test_a_cancelled_task_never_begins(self, make, log, kind):
         run = self.go(make(getattr(log, kind)))
+        run.cancel()
+        self.assert_cancelled(await outcome(run))
+        self.assertEqual(log, [])
+
+    @each(mode=GROUPS)
+    async def test_a_member_sends_nothing_to_a_thread_once_its_run_is_cancelled(self, container, log):
+        run = self.go(container(*[log.sync] * 9))
+        await asyncio.sleep(0)  # the members are made, and have not begun
         run.cancel()
         self.assert_cancelled(await outcome(run))
         self.assertEqual(log, [])
@@ -1286,21 +1260,13 @@ class MembersOnTheirOwn(AsyncTestCase):
 
 
 class Unusual(AsyncTestCase):
-    async def test_a_task_that_is_falsy_runs(self, container, log):
+    async def test_tasks_that_are_falsy_or_mocks_or_have_a_call_but_no_function_run(self, container, log):
         falsy = type("FalsyTask", (BackgroundTask,), {"__bool__": lambda _: False})
-        await container(falsy(log.sync), log.sync, falsy(log.coro))()
-        self.assertEqual(log, [1, 1, 1])
-
-    async def test_a_task_without_a_function_but_with_a_call_of_its_own_runs(self, container, log):
         tick = type("Tick", (BackgroundTask,), {"__call__": later(lambda _: log.append("tick"))})(int)
-        tick.func = None
-        await container(tick, tick)()
-        self.assertEqual(log, ["tick", "tick"])
-
-    async def test_a_mock_of_a_task_can_stand_in_a_container(self, container):
-        task = mock.AsyncMock(spec=BackgroundTask)
-        await container(task, int)()
-        self.assertEqual(task.await_count, 1)
+        tick.func, mocked = None, mock.AsyncMock(spec=BackgroundTask)
+        await container(falsy(log.sync), log.sync, falsy(log.coro), tick, tick, mocked, int)()
+        self.assertCountEqual(log, [1, 1, 1, "tick", "tick"])
+        self.assertEqual(mocked.await_count, 1)
 
     async def test_a_task_factory_that_knows_of_no_context_serves_a_group(self, container, log):
         contexts = Log()
@@ -1370,6 +1336,14 @@ class Growing(AsyncTestCase):
         tasks = container(blocking, way(lambda: tasks.add_task(added)))
         await self.open_in_turn(self.go(tasks), added, blocking)
 
+    async def test_an_async_task_added_in_a_thread_begins_before_what_that_goes_on_with_has_ended(self, door, gate):
+        def adds():
+            asyncio.run_coroutine_threadsafe(turns(), self.loop).result(SECONDS)  # it knows that this has begun
+            group.add_task(door)
+
+        group = container(adds, gate, as_group=True, executor=self.pool())
+        await self.open_in_turn(self.go(group), door, gate)
+
     @each(fail=(False, True))
     async def test_a_task_added_by_the_last_one_runs_even_if_that_fails(self, container, log, failure, way, fail):
         def add():
@@ -1419,13 +1393,14 @@ class Limits(AsyncTestCase):
         self.assertEqual((len(log), max(log)), (limit * 10, limit))
 
     @each(first=BLOCKING, second=BLOCKING)
-    async def test_sync_and_async_tasks_share_the_limit(self, door, first, second):
-        run = self.go(container(first, second, door, as_group=True, limit=2))
-        await first.reached()
-        await second.reached()
+    async def test_sync_and_async_tasks_share_the_limit_and_a_nested_container_counts_as_one(self, door, first, second):
+        nested = Door(), Door()
+        run = self.go(container(first, second, container(*nested, as_group=True), door, as_group=True, limit=3))
+        for blocking in (first, second, *nested):
+            await blocking.reached()
         await through_threads()
         self.assertFalse(door.begun.is_set())
-        await self.open_in_turn(run, first, door, second)
+        await self.open_in_turn(run, first, door, second, *nested)
 
     @each(limit=(1, 3, None), kind=("coro", "waiting"))
     async def test_async_tasks_start_in_order(self, log, limit, kind):
@@ -1433,12 +1408,12 @@ class Limits(AsyncTestCase):
         await container(*tasks, as_group=True, limit=limit)()
         self.assertEqual(log, list(range(50)))
 
-    @each(
-        kinds=(["sync"], [*["sync"] * 5, *["coro"] * 5], KINDS), options=({"limit": 5}, {"as_group": True, "limit": 1})
-    )
-    async def test_tasks_run_in_order_by_a_limit_of_one_and_in_a_sequence_by_any(self, log, kinds, options):
-        await container(*(log.task(kinds[number % len(kinds)], number) for number in range(50)), **options)()
-        self.assertEqual(log, list(range(50)))
+    OPTIONS = ({"limit": 5}, {"as_group": True, "limit": 1})
+
+    @each(kinds=(["sync"], ["coro"], [*["sync"] * 5, *["coro"] * 5], KINDS), options=OPTIONS)
+    async def test_any_number_runs_in_order_by_a_limit_of_one_and_in_a_sequence_by_any(self, log, kinds, options):
+        await container(*(log.task(kinds[number % len(kinds)], number) for number in range(1500)), **options)()
+        self.assertEqual(log, list(range(1500)))
 
     async def test_a_large_group_holds_no_more_asyncio_tasks_than_its_limit(self, log):
         async def counts():
@@ -1450,18 +1425,9 @@ class Limits(AsyncTestCase):
         self.assertEqual(len(log), 1000)
         self.assertLessEqual(max(log), before + 1 + 10)
 
-    @each(kind=("sync", "coro"))
-    async def test_a_large_limited_group_does_not_nest_its_tasks(self, log, kind):
-        await container(*[getattr(log, kind)] * 1500, as_group=True, limit=1)()
-        self.assertEqual(len(log), 1500)
-
-    async def test_a_nested_container_counts_as_one(self, door):
-        doors = [Door(), Door()]
-        run = self.go(container(container(*doors, as_group=True), door, as_group=True, limit=1))
-        await doors[0].reached()
-        await doors[1].reached()
-        self.assertFalse(door.begun.is_set())
-        await self.open_in_turn(run, *doors, door)
+    async def test_async_tasks_and_what_threads_bring_back_are_limited_by_nothing_else(self):
+        meet = asyncio.Barrier(300).wait
+        await container(*[lambda: meet()] * 100, *[meet] * 200, as_group=True)()
 
 
 class Executors(AsyncTestCase):
@@ -1471,10 +1437,14 @@ class Executors(AsyncTestCase):
     def thread(self):
         self.threads.append(threading.current_thread().name.rpartition("_")[0])
 
-    async def test_the_sync_functions_of_a_container_run_in_its_executor(self, container, task):
+    @each(task=(*TASKS, lambda func: BackgroundTasks([Single(func)])))
+    async def test_the_sync_functions_of_a_container_run_in_its_executor_but_not_elsewhere(self, container, task):
         functions = self.thread, later(self.thread), returned(self.thread), self.thread
-        await container(*map(task, functions), executor=self.pool(thread_name_prefix="own"))()
+        tasks = container(*map(task, functions), executor=self.pool(thread_name_prefix="own"))
+        await tasks()
         self.assertCountEqual(self.threads[-4:], ["own", "", "", "own"])
+        await tasks.tasks[0]()
+        self.assertEqual(self.threads[-1], "background")
 
     @each(inner_mode=MODES, added=(False, True), own=(False, True))
     async def test_the_executor_is_that_of_nested_containers_without_one(self, container, inner_mode, added, own):
@@ -1484,13 +1454,6 @@ class Executors(AsyncTestCase):
         tasks.add_task(nested) if added else tasks.tasks.append(nested)
         await tasks()
         self.assertEqual(self.threads[-1], "inner" if own else "outer")
-
-    @each(index=range(3))
-    async def test_the_executor_is_not_that_of_the_same_task_elsewhere(self, container, index):
-        task = (BackgroundTask(self.thread), Single(self.thread), BackgroundTasks([Single(self.thread)]))[index]
-        await container(task, executor=self.pool(thread_name_prefix="own"))()
-        await task()
-        self.assertEqual(self.threads[-2:], ["own", "background"])
 
     async def test_the_executor_is_that_of_what_is_awaited_in_a_run_not_of_what_is_started(self, container):
         async def awaits():
@@ -1531,6 +1494,13 @@ class Executors(AsyncTestCase):
         failures = await kinds(run)
         gate.open()
         self.assertEqual(failures, [RuntimeError] * (len(failures) or 1 if fail_fast else 5))
+        self.assertEqual(log, [])
+
+    async def test_a_call_for_which_no_thread_could_be_started_never_begins(self, container, log):
+        pool, refusal = self.pool(), RuntimeError("can't start new thread")
+        with mock.patch("threading.Thread.start", side_effect=refusal):
+            self.assertIn(refusal, await raised(container(log.sync, log.sync, executor=pool)()))
+        await container(int, executor=pool)()  # behind them
         self.assertEqual(log, [])
 
     @each(executor=(Pool, Elsewhere))
@@ -1588,21 +1558,15 @@ class Processes(AsyncTestCase, eager=False):
         await container(task(in_process, "a", log), task(in_process, name="b", log=log))()
         self.assertEqual(sorted(log.read_text()), ["a", "b"])
 
-    @each(mode=SIDE_BY_SIDE)
-    async def test_the_workers_share_the_tasks(self, container):
-        directory = self.directory()
-        await container(*(BackgroundTask(meet, directory, name, 2) for name in "ab"))()
-
-    async def test_the_exception_is_a_copy(self, container):
-        failure = ValueError("text")
+    @each(kind=(ValueError, *UNRAISABLE))
+    async def test_the_exception_is_a_copy_or_a_runtime_error_if_that_cannot_leave_a_coroutine(self, container, kind):
+        failure = kind("text")
         (copied,) = await raised(container(BackgroundTask(in_process, "", raises=failure))())
-        self.assertEqual((type(copied), copied.args), (ValueError, failure.args))
+        self.assertIs(type(copied), ValueError if kind is ValueError else RuntimeError)
         self.assertIsNot(copied, failure)
         self.assertIn("in_process", "".join(notes(copied)))
-
-    @each(kind=UNRAISABLE)
-    async def test_what_cannot_leave_a_coroutine_comes_out_as_a_runtime_error(self, container, kind):
-        self.assertEqual(await kinds(container(BackgroundTask(in_process, "", raises=kind()))()), [RuntimeError])
+        if kind is ValueError:
+            self.assertEqual(copied.args, failure.args)
 
     @each(fail_fast=[False], index=range(3))
     async def test_what_cannot_be_pickled_raises_its_error(self, container, task, index):
@@ -1610,13 +1574,8 @@ class Processes(AsyncTestCase, eager=False):
         (failure,) = await raised(container(task(func, *args), int)())
         self.assertIsInstance(failure, (pickle.PicklingError, AttributeError, TypeError))
 
-    async def test_an_executor_of_processes_that_was_shut_down_is_a_runtime_error(self, container):
-        executor = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
-        executor.shutdown()
-        self.assertEqual(await kinds(container(int, executor=executor)()), [RuntimeError])
-
     @each(mode=SIDE_BY_SIDE)
-    async def test_what_no_process_has_fetched_never_begins_after_a_cancellation(self, container):
+    async def test_the_workers_share_the_tasks_and_after_a_cancellation_fetch_no_more(self, container):
         others, log = self.directory(), self.directory() / "log"
         tasks = [BackgroundTask(meet, others, str(number), 3) for number in range(2)]
         run = self.go(container(*tasks, *[BackgroundTask(in_process, "x", log)] * 50))
@@ -1644,18 +1603,16 @@ class Threads(AsyncTestCase):
         task = BackgroundTask(threading.Barrier(40).wait, SECONDS)
         await asyncio.gather(*(task() for _ in range(40)))
 
-    async def test_background_work_does_not_starve_the_default_executor_of_the_loop(self):
-        _, gate = await self.full_pool(None)
-        self.assertEqual(await bounded(self.loop.run_in_executor(None, int)), 0)
-        gate.open()
-        await drain()
-
-    async def test_background_work_does_not_wait_behind_the_default_executor_of_the_loop(self, make, gate):
+    async def test_background_work_and_the_default_executor_of_the_loop_keep_neither_from_running(self, make, gate):
         self.loop.set_default_executor(ThreadPoolExecutor(1))
         busy = self.loop.run_in_executor(None, gate)
         await gate.reached()
         await bounded(make(int)())
         await self.open_in_turn(busy, gate)
+        _, busy = await self.full_pool(None)
+        self.assertEqual(await bounded(self.loop.run_in_executor(None, int)), 0)
+        busy.open()
+        await drain()
 
     @each(mode=ONE_BY_ONE)
     async def test_blocking_tasks_one_after_another_give_their_thread_back_between_them(self, container, log, gate):
@@ -1675,7 +1632,7 @@ class Threads(AsyncTestCase):
 
     async def test_small_sync_tasks_share_few_trips(self, container, log):
         pool = self.pool(4)
-        await container(*(log.task("sync", number) for number in range(1000)), executor=pool)()
+        await container(*(BackgroundTask(log.append, number) for number in range(1000)), executor=pool)()
         self.assertCountEqual(log, range(1000))
         self.assertLess(len(pool.calls), 250)
 
@@ -1758,14 +1715,26 @@ class Foreground(AsyncTestCase):
         self.assertGreater(let_in, times)
 
 
+class RemembersItsFailure:
+    """An awaitable that does as futures do."""
+
+    def __await__(self):
+        yield
+        self.failure = ValueError()
+        raise self.failure
+
+
 class Starting(AsyncTestCase):
-    @each(times=(1, 20))
-    async def test_start_returns_an_asyncio_task_that_runs_it_many_times_too(self, make, log, kind, times):
+    @each(times=(0, 1, 20), drained=(False, True))
+    async def test_start_returns_an_asyncio_task_that_runs_it_many_times_too(self, make, log, kind, times, drained):
         task = make(getattr(log, kind))
         started = [task.start() for _ in range(times)]
-        self.assertIsInstance(started[0], asyncio.Task)
+        if drained:
+            self.assertIsNone(await drain())
+            self.assertEqual(log, [1] * times)
         self.assertEqual(await asyncio.gather(*started), [None] * times)
         self.assertEqual(log, [1] * times)
+        self.assertTrue(all(isinstance(running, asyncio.Task) for running in started))
 
     async def test_it_runs_beside_the_caller_who_may_stop_waiting_without_stopping_the_work(self, make, blocking):
         started = make(blocking).start()
@@ -1774,15 +1743,7 @@ class Starting(AsyncTestCase):
         await self.open_in_turn(started, blocking)
         self.assertFalse(started.cancelled())
 
-    async def test_a_started_task_is_cancelled_by_its_asyncio_task(self, make, door):
-        started = make(door).start()
-        await door.reached()
-        started.cancel()
-        self.assert_cancelled(await outcome(started))
-        self.assertTrue(door.cancelled)
-        await drain()
-
-    async def test_the_garbage_collector_cannot_take_a_started_task(self, make):
+    async def test_the_garbage_collector_cannot_take_a_started_task_until_that_has_ended(self, make):
         futures = weakref.WeakSet()  # else only the asyncio task and its future know of each other
 
         async def waits():
@@ -1790,19 +1751,27 @@ class Starting(AsyncTestCase):
             futures.add(future)
             await future
 
-        make(waits).start()
+        started = weakref.ref(make(waits).start())
         await until(lambda: futures)
         gc.collect()
         self.assertEqual(len(futures), 1)
         futures.pop().set_result(None)
         await drain()
-
-    async def test_a_started_task_that_has_ended_is_not_kept(self, make):
-        started = weakref.ref(make(spin_async).start())
-        await drain()
         await turns()
         gc.collect()
         self.assertIsNone(started())
+
+    async def test_a_task_that_starts_itself_again_from_its_thread_has_the_same_threads(self):
+        threads, ends = set(), iter(range(50))
+
+        def again():
+            threads.add(threading.current_thread())
+            if next(ends, None) is not None:
+                asyncio.run_coroutine_threadsafe(later(BackgroundTask(again).start)(), self.loop).result(SECONDS)
+
+        BackgroundTask(again).start()
+        await bounded(drain())
+        self.assertLess(len(threads), 41)
 
     def test_without_a_running_loop_it_is_a_runtime_error_that_says_where_to_start(self, make):
         with self.silence(), self.assertRaisesRegex(RuntimeError, "no running event loop") as caught:
@@ -1811,7 +1780,9 @@ class Starting(AsyncTestCase):
 
     ISOLATING = ({}, {"fail_fast": False}, {"on_error": raises(LookupError)})
 
-    @each(funcs=((fails, later(fails)), (later(fails), fails), (returned(fails),)), options=ISOLATING)
+    FUNCS = ((fails, later(fails)), (later(fails), fails), (returned(fails),), (RemembersItsFailure,))
+
+    @each(funcs=FUNCS, options=ISOLATING, executor=(None, Elsewhere))
     async def test_a_failure_that_nobody_awaits_is_reported_by_asyncio_at_once(self, mode, make, funcs, options):
         self.without_the_garbage_collector()  # but that a TaskGroup makes a cycle
         make(*funcs, **options).start()
@@ -1830,32 +1801,22 @@ class Starting(AsyncTestCase):
 
 
 class Draining(AsyncTestCase):
-    async def test_it_waits_for_everything_started_if_there_is_anything(self, make, log, kind):
-        self.assertIsNone(await drain())
-        for _ in range(3):
-            make(getattr(log, kind)).start()
-        self.assertIsNone(await drain())
-        self.assertEqual(log, [1, 1, 1])
-
-    async def test_it_waits_while_anything_runs_two_of_them_side_by_side(self, make, door, blocking):
-        make(blocking).start()
-        BackgroundTask(door).start()
-        other = self.go(drain)
-        await self.open_in_turn(self.go(drain), blocking, door)
-        await self.open_in_turn(other)
-
-    async def test_it_waits_for_what_is_started_meanwhile_by_tasks_and_by_others(self, door):
+    async def test_two_of_them_wait_for_what_is_started_before_and_meanwhile_by_tasks_and_by_others(
+        self, make, door, blocking
+    ):
         by_a_task, by_others = Door(), Door()
 
         async def starts():
             await door()
             BackgroundTask(by_a_task).start()
 
+        make(blocking).start()
         BackgroundTask(starts).start()
-        draining = self.go(drain)
+        draining, other = self.go(drain), self.go(drain)
         await door.reached()
         BackgroundTask(by_others).start()
-        await self.open_in_turn(draining, door, by_others, by_a_task)
+        await self.open_in_turn(draining, blocking, door, by_others, by_a_task)
+        await self.open_in_turn(other)
 
     async def test_it_raises_none_of_their_errors(self):
         for func in FAILING:
@@ -1938,7 +1899,8 @@ NAMES = {
     f"{__name__}.AsyncCall": [AsyncCall()],
     f"{__name__}.SyncCall.__call__": [SyncCall().__call__],
     f"{__name__}.AsyncCall.static": [AsyncCall.static],
-    f"{__name__}.coroutine": [decorated],
+    f"{__name__}.coroutine": [decorated, attributed, partial(attributed)],
+    f"{__name__}.<lambda>": [lambda: None],
     "builtins.print": [print],
     "list.append": [[].append],
 }
@@ -1950,9 +1912,6 @@ class Shown(AsyncTestCase):
         for func in NAMES[name]:
             self.assertEqual(repr(BackgroundTask(func)), f"BackgroundTask({name})")
             self.assertEqual(repr(Single(func)), f"Single({name})")
-
-    def test_repr_names_a_lambda(self):
-        self.assertRegex(repr(BackgroundTask(lambda: None)), r"^BackgroundTask\(\w+.*<lambda>\)$")
 
     @each(length=(0, 1, 12))
     def test_repr_of_a_container_shows_its_class_and_length(self, length):
@@ -2009,6 +1968,15 @@ class Counts(AsyncTestCase):
         self.assertEqual((type(exc), len(exc.exceptions)), (ExceptionGroup, 1))
         await self.go(container(first, log.sync, log.coro, on_error=lambda task, _: log.append(task)))
         self.assertCountEqual(log, [1, 1, 1, 1, first])
+
+    @each(mode=ONE_BY_ONE, func=(times_out_as_old_clients_do, fails_in_a_task_group))
+    async def test_one_left_wrong_by_what_a_thread_brings_back_keeps_nothing_from_running(self, container, log, func):
+        async def deals_with_it():
+            with contextlib.suppress(Exception):
+                await func()
+
+        await self.go(container(lambda: deals_with_it(), *[partial(log.sync, number) for number in range(9)]))
+        self.assertEqual(log, list(range(9)))
 
     @each(fail_fast=[False])
     async def test_a_run_in_a_finally_after_a_cancellation_isolates_and_eats_nothing(self, container, log, door):
@@ -2090,138 +2058,9 @@ class Closed(AsyncTestCase):
         self.assertLessEqual(sum(argument() is not None for argument in log), 1)
 
 
-class Corners(AsyncTestCase):
-    """What was found by trying to break it."""
-
-    @each(mode=GROUPS, fail_fast=[False])
-    async def test_members_that_are_cancelled_before_they_send_anything_never_began(self, container, log):
-        self.loop.set_task_factory(None)  # of eager ones, none is made after the first
-
-        async def fails_and_cancels():
-            run.cancel()
-            raise ValueError
-
-        run = self.go(container(fails_and_cancels, *[log.sync] * 40))
-        exc = await outcome(run)
-        self.assertEqual(([type(leaf) for leaf in leaves(exc)], log), ([ValueError], []))
-        self.assertEqual(notes(exc), ["40 tasks of BackgroundTasks(41 tasks) never began"])
-
-    async def test_a_failure_that_is_falsy_is_raised(self, container):
-        empty = type("EmptyError", (ValueError,), {"__len__": lambda _: 0})()
-        self.assertEqual(await raised(container(fails, int, on_error=raises(empty))()), [empty])
-
-    async def test_a_task_that_cannot_show_itself_fails_as_it_does(self, container):
-        mute = type("Mute", (BackgroundTask,), {"__repr__": raises(LookupError())})
-        self.assertEqual(await kinds(container(mute(fails_async), on_error=lambda *_: None)()), [])
-
-    async def test_a_subclass_that_fails_has_its_note_in_every_mode(self, container):
-        own = type("Own", (BackgroundTask,), {"__call__": later(raises(KeyError()))})
-        (exc,) = await raised(container(own(int))())
-        self.assertEqual(notes(exc), ["raised by Own(builtins.int)"])
-
-    @each(mode=ONE_BY_ONE, func=(times_out_as_old_clients_do, fails_in_a_task_group))
-    async def test_a_count_left_wrong_by_what_a_thread_brings_back_keeps_nothing_from_running(self, log, func):
-        async def deals_with_it():
-            with contextlib.suppress(Exception):
-                await func()
-
-        await self.go(container(lambda: deals_with_it(), *[partial(log.sync, number) for number in range(9)]))
-        self.assertEqual(log, list(range(9)))
-
-    @each(mode=GROUPS)
-    async def test_a_member_sends_nothing_to_a_thread_once_its_run_is_cancelled(self, container, log):
-        self.loop.set_task_factory(None)  # an eager one has sent it before
-        run = self.go(container(*[partial(log.append, number) for number in range(9)]))
-        await asyncio.sleep(0)  # the members are made, and have not begun
-        run.cancel()
-        self.assert_cancelled(await outcome(run))
-        self.assertEqual(log, [])
-
-    async def test_a_call_for_which_no_thread_could_be_started_never_begins(self, container, log):
-        pool, refusal = self.pool(), RuntimeError("can't start new thread")
-        with mock.patch("threading.Thread.start", side_effect=refusal):
-            self.assertIn(refusal, await raised(container(log.sync, log.sync, executor=pool)()))
-        await container(int, executor=pool)()  # behind them
-        self.assertEqual(log, [])
-
-    async def test_a_task_that_starts_itself_again_from_its_thread_has_the_same_threads(self):
-        threads, ends = set(), iter(range(50))
-
-        def again():
-            threads.add(threading.current_thread())
-            if next(ends, None) is not None:
-                asyncio.run_coroutine_threadsafe(later(BackgroundTask(again).start)(), self.loop).result(SECONDS)
-
-        BackgroundTask(again).start()
-        await bounded(drain())
-        self.assertLess(len(threads), 41)
-
-    def test_tasks_may_be_started_on_many_loops_at_once(self):
-        async def starts():
-            BackgroundTask(asyncio.sleep, 0).start()
-            await drain()
-
-        with ThreadPoolExecutor(8) as pool:
-            list(pool.map(lambda _: asyncio.run(starts()), range(400), timeout=SECONDS))
-
-    async def test_an_awaitable_with_an_async_close_is_closed(self, make, log):
-        opened = type("Opened", (Awaitable,), {"close": later(lambda _: log.append("closed"))})
-        gate = Gate(returns=opened(log))
-        self.assert_cancelled(await self.cancel(make(gate), gate))
-        self.assertEqual(log, ["closed"])
-
-    @each(tasks=(lambda _: iter(()), lambda tasks: map(id, tasks), tuple, collections.deque, set))
-    async def test_nothing_but_a_list_may_be_assigned_to_the_tasks(self, container, log, tasks):
-        run = container(log.sync)
-        run.tasks = tasks(run.tasks)
-        self.assertEqual((await kinds(run()), log), ([TypeError], []))
-
-    async def test_an_async_task_added_in_a_thread_begins_before_what_that_goes_on_with_has_ended(self, door, gate):
-        def adds():
-            asyncio.run_coroutine_threadsafe(turns(), self.loop).result(SECONDS)  # it knows that this has begun
-            group.add_task(door)
-
-        group = container(adds, gate, as_group=True, executor=self.pool())
-        await self.open_in_turn(self.go(group), door, gate)
-
-    async def test_two_hundred_async_tasks_meet(self):
-        await container(*[asyncio.Barrier(200).wait] * 200, as_group=True)()
-
-    async def test_a_hundred_awaitables_that_threads_bring_back_meet(self):
-        meet = asyncio.Barrier(100).wait
-        await container(*[lambda: meet()] * 100, as_group=True)()
-
-    async def test_several_failures_of_one_turn_are_all_raised(self):
-        self.loop.set_task_factory(None)  # an eager one would begin the others later
-        failures = [ValueError(), KeyError(), IndexError()]
-        tasks = [failing(kind, failure) for kind, failure in zip(("coro", "waiting", "coro"), failures, strict=True)]
-        self.assertIn(failures[2], await raised(container(*tasks, as_group=True)()))
-
-    async def test_a_partial_of_a_partial_with_attributes_is_seen_through(self, log):
-        twice = partial(partial(log.coro, 1))
-        twice.attribute = partial(twice)
-        self.assertTrue(BackgroundTask(twice).is_async)
-        self.assertEqual(repr(BackgroundTask(twice)), f"BackgroundTask({__name__}.Log.coro)")
-
-
-class Failure(Exception):
-    """Of the task or tasks whose numbers are its arguments."""
-
-
-class OfContainer(Failure):
-    """The same, raised by the handler of a container's failure."""
-
-
-class Broken(BaseException):
-    """The same."""
-
-
-class Whole(BackgroundTask):
-    called = False
-
-    async def __call__(self):
-        self.called = True
-        await super().__call__()
+Failure = type("Failure", (Exception,), {})  # of the tasks whose numbers are its arguments
+OfContainer = type("OfContainer", (Failure,), {})  # raised by the handler of a container's failure
+Broken = type("Broken", (BaseException,), {})  # as Failure
 
 
 class Account:
@@ -2233,6 +2072,20 @@ class Account:
         self.events, self.noticed = [], []  # as (number, what); what should not have been
         self.parents, self.dealt_with, self.requests, self.broken = {}, set(), 0, False
         self.root = self.container(3)
+
+    async def __call__(self):
+        """Run it, one of four after a cancellation, of which it leaves everything as it is."""
+        self.run, in_cleanup = asyncio.current_task(), self.seed % 4 == 0
+        var.set(self.seed)
+        if in_cleanup:
+            self.run.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)
+        try:
+            await self.root()
+        finally:
+            if self.run.cancelling() != in_cleanup + self.requests:
+                self.noticed.append(f"{self.run.cancelling()} requests instead of {in_cleanup + self.requests}")
 
     def container(self, depth):
         choose = self.random.choice
@@ -2331,15 +2184,14 @@ class Account:
         kinds = [lambda: in_thread(), on_loop, returns_awaitable, returns_generator]
         func = rng.choices(kinds, [8, 8, 4, 0.5])[0]
         func.__qualname__ = f"task {number}"
-        task = rng.choice([BackgroundTask, BackgroundTask, Whole])(func)
+        task = rng.choice([BackgroundTask, BackgroundTask, Overridden])(func)
         self.place[number] = task, container
         container.tasks.append(task)
 
     def look(self, number):
-        """Whether it is run as it should be."""
         if var.get() != self.seed:
             self.noticed.append(f"task {number} sees a context of {var.get()}")
-        if not getattr(self.place[number][0], "called", True):
+        if getattr(self.place[number][0], "state", "called") != "called":
             self.noticed.append(f"task {number} is run without its own __call__")
 
     def is_elsewhere(self, container):
@@ -2360,7 +2212,6 @@ class Account:
             self.events.append((number, end))
 
     def has_failed(self, task):
-        """Whether a task of a container has failed, or a container."""
         if not isinstance(task, BackgroundTasks):
             return any(what == "failed" and self.place[number][0] is task for number, what in self.events)
         return any((task, each) not in self.dealt_with and self.has_failed(each) for each in task.tasks)
@@ -2401,33 +2252,14 @@ class Account:
             yield f"a sequence has begun its tasks in another order: {begun}"
 
 
-async def in_cleanup(account):
-    """Run it after a cancellation, of which it leaves everything as it is."""
-    account.run.cancel()
-    try:
-        await asyncio.sleep(0)
-    except asyncio.CancelledError:
-        try:
-            await account.root()
-        finally:
-            if account.run.cancelling() != 1 + account.requests:
-                account.noticed.append(f"{account.run.cancelling()} requests instead of {1 + account.requests}")
-
-
 class Accounting(AsyncTestCase):
     async def test_every_task_is_accounted_for(self):
         executors = [self.pool(3), self.pool(3, Elsewhere)]
         accounts = [Account(seed, self.loop, executors) for seed in range(80 + self.many // 4)]
         counts = []
         for account in accounts:
-
-            async def run(account=account):
-                account.run = asyncio.current_task()
-                var.set(account.seed)
-                await (in_cleanup(account) if account.seed % 4 == 0 else account.root())
-
             with self.subTest(seed=account.seed):
-                self.assertEqual(list(account.problems(await outcome(self.go(run)))), [])
+                self.assertEqual(list(account.problems(await outcome(self.go(account)))), [])
             counts.append(len(account.events))
         self.assertGreater(sum(len(account.place) for account in accounts), 10 * len(accounts))
         self.assertEqual([len(account.events) for account in accounts], counts)
