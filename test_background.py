@@ -1813,7 +1813,7 @@ class Starting(AsyncTestCase):
         self.assertIn("exception was never retrieved", report["message"])
         self.assertIn(type(leaves(report["exception"])[0]), (ValueError, LookupError))
 
-    @each(executor=[Elsewhere])
+    @each(executor=[Elsewhere], func=(fails, later(fails)))
     async def test_a_failure_out_of_another_executor_is_reported_at_once(self, mode, container, func):
         self.without_the_garbage_collector()  # likewise
         container(func).start()
