@@ -318,7 +318,8 @@ class _Run(AbstractContextManager["_Run"]):
         self.waiting.extend(queued)
         if queued or len(self.members) >= self.limit:
             return bool(queued)
-        task = self.draw() if len(self.on_their_way) < _ON_THEIR_WAY else None
+        sendable = self.waiting and len(self.on_their_way) < _ON_THEIR_WAY
+        task = self.draw() if sendable else None
         # (under a limit, those that wait for threads come first)
         in_turn = self.limit == sys.maxsize or not self.waiting
         if task is None and ahead and in_turn and not self.directly:

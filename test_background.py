@@ -686,8 +686,8 @@ class WhatMayBeRun(AsyncTestCase, eager=False):
             await drain()
 
         with ThreadPoolExecutor(8) as pool:
-            list(pool.map(lambda _: asyncio.run(bounded(runs()), debug=False), range(200), timeout=2 * SECONDS))
-        self.assertEqual(len(log), 200 * 2 * 4)
+            list(pool.map(lambda _: asyncio.run(bounded(runs()), debug=False), range(80), timeout=2 * SECONDS))
+        self.assertEqual(len(log), 80 * 2 * 4)
 
     def test_tasks_may_be_any_iterable_and_are_copied(self):
         task = BackgroundTask(print)
@@ -2286,7 +2286,7 @@ class Account:
 class Accounting(AsyncTestCase):
     async def test_every_task_is_accounted_for(self):
         executors = [self.pool(3), self.pool(3, Elsewhere)]
-        accounts = [Account(seed, self.loop, executors) for seed in range(80 + self.many // 4)]
+        accounts = [Account(seed, self.loop, executors) for seed in range(40 + self.many // 5)]
         counts = []
         for account in accounts:
             with self.subTest(seed=account.seed):
