@@ -15,13 +15,7 @@ import functools
 import inspect
 import os
 import sys
-from asyncio import (
-    AbstractEventLoop,
-    CancelledError,
-    Event,
-    Task,
-    TaskGroup,
-)  # from 3.11 on
+from asyncio import AbstractEventLoop, CancelledError, Event, Task, TaskGroup  # 3.11
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent import futures
@@ -140,8 +134,7 @@ class BackgroundTasks(BackgroundTask):
         self.tasks.append(BackgroundTask(func, *args, **kwargs))
 
     async def run_single(self) -> None:
-        """Run the tasks one after the other; a first failure that stops them is raised
-        as it is."""
+        """Run the tasks one after the other; a failure that ends this is raised as is."""
         with _Run(self, in_order=True) as run:
             while await run.work():
                 async with _Group() as run.group:
@@ -253,8 +246,7 @@ class _Run(AbstractContextManager["_Run"]):
         if self.failing or not self.directly:
             return not self.failing and self.position < len(self.tasks)
         until = monotonic() + _TURN
-        rest = islice(self.tasks, self.position, None)
-        numbered = enumerate(rest, self.position + 1)
+        numbered = enumerate(islice(self.tasks, self.position, None), self.position + 1)
         for self.position, task in numbered:
             try:
                 if type(task) is BackgroundTask and task.is_async:
@@ -415,7 +407,6 @@ class _Group(TaskGroup):
 
 # A trip to an executor
 
-
 # Which thread a context was made for, and how deep that is in threads, each of which may
 # run an event loop of its own. Threads copy their context into other ones, too.
 _depth: ContextVar[tuple[int, int]] = ContextVar("depth", default=(0, 0))
@@ -510,9 +501,8 @@ async def _settle(returned: Any, cancelled: bool = False) -> None:
         if inspect.isawaitable(returned) and not cancelled:
             await returned
         elif inspect.isawaitable(returned):
-            await _settle(
-                getattr(returned, "close", getattr(returned, "cancel", bool))()
-            )
+            close = getattr(returned, "close", getattr(returned, "cancel", None))
+            await _settle(close and close())  # (which may be async, too)
         elif _is_for_the_loop(returned):
             kind = type(returned).__name__
             await returned.aclose() if hasattr(returned, "aclose") else returned.close()
