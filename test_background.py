@@ -41,12 +41,8 @@ HERE = pathlib.Path(background.__file__).resolve().parent
 SECONDS = 20  # until something counts as hanging
 EAGER = hasattr(asyncio, "eager_task_factory")  # from Python 3.12 on
 
-MODES = {
-    "in order": {},
-    "as a group": {"as_group": True},
-    "limited": {"as_group": True, "limit": 2},
-    "one at a time": {"as_group": True, "limit": 1},
-}
+GROUP = {"as_group": True}
+MODES = {"in order": {}, "as a group": GROUP, "limited": GROUP | {"limit": 2}, "one at a time": GROUP | {"limit": 1}}
 GROUPS = ("as a group", "limited", "one at a time")
 SIDE_BY_SIDE = ("as a group", "limited")
 ONE_BY_ONE = ("in order", "one at a time")
@@ -335,27 +331,21 @@ class AsyncTestCase(unittest.IsolatedAsyncioTestCase):
         for name, test in list(vars(cls).items()):
             if name.startswith("test"):
                 setattr(cls, name, cls.runner(test))
-                if eager and inspect.iscoroutinefunction(test):
+                if eager:
                     setattr(cls, f"{name}_with_eager_tasks", cls.runner(test, eager_task_factory))
 
     @staticmethod
     def runner(test, factory=None):
         @functools.wraps(test)
-        def run(self):
-            for context, arguments in self.combinations(test):
-                with context:
-                    test(self, **arguments)
-
-        @functools.wraps(test)
-        async def run_async(self):
+        async def run(self):
             if factory is not None:
                 self.loop.set_task_factory(factory)
-            for context, arguments in self.combinations(test):
-                with context:
+            for subtest, arguments in self.combinations(test):
+                with subtest:
                     await bounded(test(self, **arguments), 2 * SECONDS)
                     self.assertEqual(asyncio.current_task().cancelling(), 0)
 
-        return run_async if inspect.iscoroutinefunction(test) else run
+        return run
 
     def combinations(self, test):
         """The arguments of a test for each combination of the values of its axes."""
@@ -373,8 +363,7 @@ class AsyncTestCase(unittest.IsolatedAsyncioTestCase):
             if given.get("executor"):
                 options["executor"] = self.pool(kind=given["executor"])
             given["container"] = given["make"] = self.maker(given.get("mode"), **options)
-            subtest = self.subTest(**chosen) if chosen else contextlib.nullcontext()
-            yield subtest, {name: given[name] for name in wanted if name != "self"}
+            yield self.subTest(**chosen), {name: given[name] for name in wanted if name != "self"}
 
     @staticmethod
     def maker(mode, **options):
@@ -393,6 +382,7 @@ class AsyncTestCase(unittest.IsolatedAsyncioTestCase):
         self.loop.set_exception_handler(lambda _, report: self.reports.append(report))
 
     async def asyncTearDown(self):
+        gc.collect()
         self.assertEqual(self.reports, [])
 
     def pool(self, workers=1, kind=Pool, **options):
@@ -458,7 +448,7 @@ class AsyncTestCase(unittest.IsolatedAsyncioTestCase):
 
 
 class Names(AsyncTestCase):
-    def test_the_three_names_that_are_exported_and_their_signatures(self):
+    async def test_the_three_names_that_are_exported_and_their_signatures(self):
         def text(func):
             signature = inspect.signature(func)
             parameters = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
@@ -479,7 +469,7 @@ class Names(AsyncTestCase):
         for function in (BackgroundTask.__call__, BackgroundTasks.__call__, drain):
             self.assertTrue(inspect.iscoroutinefunction(function))
 
-    def test_a_task_keeps_the_function_and_its_arguments_also_where_they_are_added(self):
+    async def test_a_task_keeps_the_function_and_its_arguments_also_where_they_are_added(self):
         tasks = BackgroundTasks()
         self.assertIsNone(tasks.add_task(print, 1, 2, sep=""))
         self.assertIsNone(tasks.add_task(func=print))
@@ -506,14 +496,16 @@ class Names(AsyncTestCase):
         await tasks()
         self.assertCountEqual(log, [kwargs, kwargs, {"func": 1}])
 
-    def test_the_options_of_a_container_are_its_attributes(self):
+    async def test_the_options_of_a_container_are_its_attributes(self):
         pool, task = self.pool(), BackgroundTask(print)
         given = BackgroundTasks([task], True, limit=3, fail_fast=False, on_error=print, executor=pool)
         names = "tasks", "as_group", "limit", "fail_fast", "on_error", "executor"
         self.assertEqual([getattr(given, name) for name in names], [[task], True, 3, False, print, pool])
         self.assertEqual([getattr(container(), name) for name in names], [[], False, None, True, None, None])
 
-    def test_the_func_of_a_container_is_the_method_that_runs_it_and_its_keywords_are_its_own(self, container, mode):
+    async def test_the_func_of_a_container_is_the_method_that_runs_it_and_its_keywords_are_its_own(
+        self, container, mode
+    ):
         tasks = container()
         method = tasks.run_as_group if mode in GROUPS else tasks.run_single
         self.assertEqual((tasks.func, tasks.args, tasks.kwargs), (method, (), {}))
@@ -550,7 +542,7 @@ class Names(AsyncTestCase):
             await copied(tasks.tasks[0])()
 
     @each(call=(partial(BackgroundTask, print), BackgroundTasks))
-    def test_tasks_and_containers_can_be_referenced_weakly_and_go_at_once(self, call):
+    async def test_tasks_and_containers_can_be_referenced_weakly_and_go_at_once(self, call):
         self.assertIsNone(weakref.ref(call())())
 
 
@@ -626,7 +618,7 @@ class WhatMayBeRun(AsyncTestCase, eager=False):
         await make(BackgroundTask(kind, log))()
         self.assertEqual([thread == threading.get_ident() for thread in log], [kind in ASYNC_KINDS])
 
-    def test_a_partial_of_a_partial_is_async_where_the_function_is(self):
+    async def test_a_partial_of_a_partial_is_async_where_the_function_is(self):
         self.assertTrue(BackgroundTask(partial(attributed)).is_async)
 
     @each(call=(AsyncCall.__call__, generator_function))
@@ -677,7 +669,9 @@ class WhatMayBeRun(AsyncTestCase, eager=False):
         del tasks.tasks[1]
         await tasks()
 
-    def test_one_instance_runs_and_starts_on_several_event_loops_in_turn_and_in_threads_at_once(self, container, log):
+    async def test_one_instance_runs_and_starts_on_several_event_loops_in_turn_and_in_threads_at_once(
+        self, container, log
+    ):
         tasks = container(*[log.sync, log.waiting] * 2)
 
         async def runs():
@@ -689,7 +683,7 @@ class WhatMayBeRun(AsyncTestCase, eager=False):
             list(pool.map(lambda _: asyncio.run(bounded(runs()), debug=False), range(80), timeout=2 * SECONDS))
         self.assertEqual(len(log), 80 * 2 * 4)
 
-    def test_tasks_may_be_any_iterable_and_are_copied(self):
+    async def test_tasks_may_be_any_iterable_and_are_copied(self):
         task = BackgroundTask(print)
         given = [task]
         for iterable in (given, (task,), {task}, {task: 1}, iter([task]), (each for each in [task])):
@@ -738,7 +732,7 @@ class Refusals(AsyncTestCase):
         return self.refused(kind, option, message, f"got.* {re.escape(named)}")
 
     @each(func=(*UNCALLABLE, *GENERATING))
-    def test_what_cannot_be_called_or_would_run_nothing_is_refused_when_the_task_is_made(self, func):
+    async def test_what_cannot_be_called_or_would_run_nothing_is_refused_when_the_task_is_made(self, func):
         tasks = BackgroundTasks()
         message = f"callable.*{type(func).__name__}.*function"
         if func in self.GENERATING:
@@ -751,7 +745,7 @@ class Refusals(AsyncTestCase):
     MAKERS = (BackgroundTask, BackgroundTasks().add_task, BackgroundTasks)
 
     @each(call=(*MAKERS, lambda given: BackgroundTasks([given, asyncio.sleep(0)])))
-    def test_a_coroutine_object_is_refused_and_closed(self, call):
+    async def test_a_coroutine_object_is_refused_and_closed(self, call):
         given = asyncio.sleep(0)
         with self.silence(), self.refused(TypeError, r"coroutine.*function and its arguments.*\(send, 1\)"):
             call(given)
@@ -1671,7 +1665,7 @@ class Threads(AsyncTestCase, eager=False):
         await container(*[BackgroundTask(runs_a_loop, 2)] * 40, as_group=True)()
         self.assertEqual(len(log), 40)
 
-    def test_the_pool_is_made_when_the_first_sync_function_needs_it(self):
+    async def test_the_pool_is_made_when_the_first_sync_function_needs_it(self):
         script = """
             import asyncio, threading
             from background import BackgroundTask, BackgroundTasks
@@ -1689,7 +1683,7 @@ class Threads(AsyncTestCase, eager=False):
         self.assertEqual(run_python("-c", inspect.cleandoc(script)).split(), ["1", "1", "1"])
 
     @unittest.skipUnless(hasattr(os, "fork"), "there is no fork on this platform")
-    def test_a_forked_child_makes_its_own_pool(self):
+    async def test_a_forked_child_makes_its_own_pool(self):
         script = """
             import asyncio, os, signal, threading
             from background import BackgroundTask, BackgroundTasks
@@ -1792,9 +1786,9 @@ class Starting(AsyncTestCase):
         await bounded(drain())
         self.assertLess(len(threads), 41)
 
-    def test_without_a_running_loop_it_is_a_runtime_error_that_says_where_to_start(self, make):
+    async def test_without_a_running_loop_it_is_a_runtime_error_that_says_where_to_start(self, make):
         with self.silence(), self.assertRaisesRegex(RuntimeError, "no running event loop") as caught:
-            make(spin_async).start()
+            await asyncio.to_thread(make(spin_async).start)
         self.assertRegex(notes(caught.exception)[0], "event loop.*response")
 
     ISOLATING = ({}, {"fail_fast": False}, {"on_error": raises(LookupError)})
@@ -1939,17 +1933,17 @@ NAMES = {
 
 class Shown(AsyncTestCase):
     @each(name=NAMES)
-    def test_repr_names_the_class_of_the_task_and_the_function(self, name):
+    async def test_repr_names_the_class_of_the_task_and_the_function(self, name):
         for func in NAMES[name]:
             self.assertEqual(repr(BackgroundTask(func)), f"BackgroundTask({name})")
             self.assertEqual(repr(Single(func)), f"Single({name})")
 
     @each(length=(0, 1, 12))
-    def test_repr_of_a_container_shows_its_class_and_length(self, length):
+    async def test_repr_of_a_container_shows_its_class_and_length(self, length):
         for kind in (BackgroundTasks, type("Jobs", (BackgroundTasks,), {})):
             self.assertEqual(repr(kind([BackgroundTask(print)] * length)), f"{kind.__name__}({length} tasks)")
 
-    def test_repr_never_shows_arguments(self):
+    async def test_repr_never_shows_arguments(self):
         secretive = type("Secretive", (), {"__repr__": lambda _: "secret", "__call__": lambda _: None})()
         for func in (print, partial(print, "secret", end="secret"), secretive, mock.Mock(name="secret")):
             task = BackgroundTask(func, "secret", sep="secret")
@@ -2038,16 +2032,15 @@ class Closed(AsyncTestCase):
                 member.cancel()
                 await asyncio.wait({member})
 
-    def run_and_close(self, coroutine):
+    async def run_and_close(self, coroutine):
+        """Run it on a loop of its own, which is closed then."""
         loop = asyncio.new_event_loop()
         loop.set_exception_handler(lambda *_: None)
-        loop.run_until_complete(coroutine)
+        await asyncio.to_thread(loop.run_until_complete, coroutine)
         loop.close()
 
     @each(fail_fast=(True, False), interrupted=(False, True))
-    def test_threads_that_end_after_the_loop_was_closed_say_nothing_and_begin_no_more(
-        self, mode, make, gate, interrupted
-    ):
+    async def test_threads_that_end_after_the_loop_was_closed_go_on_with_nothing(self, mode, make, gate, interrupted):
         threads = {"as a group": 40, "limited": 2}.get(mode, 1)
 
         async def starts():
@@ -2057,23 +2050,23 @@ class Closed(AsyncTestCase):
             await (cancelled(running) if interrupted else turns())  # so that each member has begun
 
         with self.silence():
-            self.run_and_close(starts())
+            await self.run_and_close(starts())
             gate.open()
-            asyncio.run(through_all_threads(), debug=False)
+            await through_all_threads()
         self.assertEqual((gate.calls, gate.ends), (threads, threads))
 
-    def test_what_is_still_queued_when_the_loop_is_closed_never_begins(self, container, log, gate):
+    async def test_what_is_still_queued_when_the_loop_is_closed_never_begins(self, container, log, gate):
         async def starts():
             container(log.sync, executor=pool).start()
             await until(lambda: len(pool.calls) == 2)
 
         with Pool(1) as pool:
             pool.submit(gate)
-            self.run_and_close(starts())
+            await self.run_and_close(starts())
             gate.open()
         self.assertEqual(log, [])
 
-    def test_what_was_started_on_closed_loops_is_let_go(self, make, log):
+    async def test_what_was_started_on_closed_loops_is_let_go(self, make, log):
         async def never_ends(argument):
             await asyncio.Event().wait()
 
@@ -2084,7 +2077,7 @@ class Closed(AsyncTestCase):
             await turns()
 
         for _ in range(10):
-            self.run_and_close(starts())
+            await self.run_and_close(starts())
         gc.collect()
         self.assertLessEqual(sum(argument() is not None for argument in log), 1)
 
