@@ -111,8 +111,8 @@ class Gate:
 
     def __init__(self, raises=None, returns=None):
         self.begun, self.opened = threading.Event(), threading.Event()
-        self.open, self.raises, self.returns = self.opened.set, raises, returns
-        self.calls, self.ends = [], []
+        self.open, self.reached = self.opened.set, partial(until, self.begun.is_set)
+        self.raises, self.returns, self.calls, self.ends = raises, returns, [], []
 
     def __call__(self):
         self.calls.append(threading.get_ident())
@@ -123,9 +123,6 @@ class Gate:
         if self.raises is not None:
             raise self.raises
         return self.returns
-
-    async def reached(self):
-        await until(self.begun.is_set)
 
 
 class Door:
@@ -576,18 +573,16 @@ decorated = functools.wraps(coroutine)(lambda *args: coroutine(*args))
 decorated_by_async = functools.wraps(function)(later(function))
 attributed = partial(coroutine)  # which a partial of it does not replace by its function
 attributed.name = "attributed"
-ASYNC_KINDS = [coroutine, staticmethod(coroutine), partial(coroutine), lambda *args: coroutine(*args)]
-ASYNC_KINDS += [AsyncCall(), AsyncCall().__call__, AsyncCall.of_class, AsyncCall.static]
-ASYNC_KINDS += [partial(AsyncCall()), partial(partial(AsyncCall().__call__))]
-ASYNC_KINDS += [decorated, decorated_by_async, old_coroutine, partial(old_coroutine), Awaitable, partial(attributed)]
-ASYNC_KINDS += [mock.create_autospec(coroutine, side_effect=coroutine), mock.AsyncMock(side_effect=coroutine)]
-ASYNC_KINDS += [mock.MagicMock(side_effect=coroutine)]  # which returns a coroutine
+ASYNC_KINDS = [coroutine, staticmethod(coroutine), partial(coroutine), lambda *args: coroutine(*args), Awaitable]
+ASYNC_KINDS += [AsyncCall(), AsyncCall().__call__, AsyncCall.of_class, AsyncCall.static, partial(AsyncCall())]
+ASYNC_KINDS += [partial(partial(AsyncCall().__call__)), partial(attributed), old_coroutine, partial(old_coroutine)]
+ASYNC_KINDS += [decorated, decorated_by_async, mock.create_autospec(coroutine, side_effect=coroutine)]
+ASYNC_KINDS += [mock.AsyncMock(side_effect=coroutine), mock.MagicMock(side_effect=coroutine)]  # which returns one
 if hasattr(inspect, "markcoroutinefunction"):  # from Python 3.12 on
     ASYNC_KINDS += [inspect.markcoroutinefunction(lambda log: (function(log), asyncio.sleep(0))[1])]
-SYNC_KINDS = [function, staticmethod(function), partial(partial(function))]
-SYNC_KINDS += [SyncCall(), SyncCall().__call__, SyncCall.of_class, lambda *args: function(*args)]
-SYNC_KINDS += [mock.MagicMock(side_effect=function), functools.lru_cache(maxsize=0)(function)]
-SYNC_KINDS += [lambda log: (function(log), futures.Future())[1]]  # which is not awaited
+SYNC_KINDS = [function, staticmethod(function), partial(partial(function)), lambda *args: function(*args)]
+SYNC_KINDS += [SyncCall(), SyncCall().__call__, SyncCall.of_class, mock.MagicMock(side_effect=function)]
+SYNC_KINDS += [functools.lru_cache(maxsize=0)(function), lambda log: (function(log), futures.Future())[1]]
 
 
 def generator_function(*_):
@@ -621,15 +616,13 @@ class WhatMayBeRun(AsyncTestCase, eager=False):
         self.assertEqual(await raised(make(lambda: future)()), [failure])
 
     @each(executor=(None, Pool), func=(generator_function, async_generator_function), bare=(True, False))
-    async def test_a_returned_generator_is_a_failure_and_closed(self, make, log, func, bare):
-        def returns():
-            log.append(func())
-            return log[0]
-
-        (failure,) = await raised(make(returns if bare else functools.wraps(func)(returns), int)())
+    async def test_a_returned_generator_is_a_failure_and_closed(self, make, func, bare):
+        generator = func()
+        returns = (lambda: generator) if bare else functools.wraps(func)(lambda: generator)
+        (failure,) = await raised(make(returns, int)())
         self.assertIsInstance(failure, TypeError)
         self.assertRegex(str(failure), "generator.*nothing of it has run")
-        self.assertIsNone(getattr(log[0], "gi_frame" if func is generator_function else "ag_frame"))
+        self.assertIsNone(getattr(generator, "gi_frame" if func is generator_function else "ag_frame"))
 
     @each(func=(lambda: asyncio.sleep(0), partial(asyncio.sleep, 0), mock.AsyncMock()))
     async def test_nothing_is_left_unawaited(self, container, func):
@@ -741,12 +734,6 @@ class Context(AsyncTestCase):
         """Functions that look at the variable, in a thread, on the loop, and first the one and then the other."""
         return [way(lambda: log.append(var.get())) for way in (partial, later, returned)]
 
-    @staticmethod
-    def sets(raises=None):
-        var.set("set by a task")
-        if raises is not None:
-            raise raises
-
     @each(executor=EXECUTORS, index=range(3), start=(False, True))
     async def test_a_task_sees_the_variables_of_its_caller(self, mode, make, log, executor, index, start):
         var.set("caller")
@@ -760,11 +747,11 @@ class Context(AsyncTestCase):
     @each(executor=(None, Pool))
     async def test_what_a_thread_or_member_sets_reaches_no_other_nor_handler_nor_caller(self, mode, container, log):
         var.set("caller")
-        looks, handler = self.looks(log), lambda *_: looks[0]()
-        sets = [self.sets, later(self.sets)] if mode in GROUPS else [self.sets]
-        tasks = container(*sets, *looks, BackgroundTask(self.sets, ValueError()), on_error=handler)
+        sets, looks = partial(var.set, "set by a task"), self.looks(log)
+        setters = [sets, later(sets)] if mode in GROUPS else [sets]
+        tasks = container(*setters, *looks, lambda: (sets(), fails()), on_error=lambda *_: looks[0]())
         await tasks()
-        await BackgroundTask(self.sets)()
+        await BackgroundTask(sets)()
         self.assertEqual([*log, var.get()], ["caller"] * 5)
         if tasks.executor is not None:  # its next user
             self.assertEqual(await asyncio.wrap_future(tasks.executor.submit(var.get)), "default")
@@ -896,17 +883,12 @@ class Failures(AsyncTestCase):
         self.assertEqual(failures, [ValueError] * 2 if "fail_fast" in option else [])
         self.assertEqual(log, [1, 1])
 
-    @each(executor=EXECUTORS, kind=UNRAISABLE)
-    async def test_what_cannot_leave_a_coroutine_comes_out_as_a_runtime_error_from_it(self, make, kind):
-        cause = kind()
-        (failure,) = await raised(make(failing("sync", cause))())
+    @each(executor=EXECUTORS, kind=UNRAISABLE, handled=(False, True))
+    async def test_what_cannot_leave_a_coroutine_fails_as_a_runtime_error_from_it(self, make, log, kind, handled):
+        cause, options = kind(), {"on_error": lambda _, exc: log.append(exc)} if handled else {}
+        (failure,) = await raised(make(failing("sync", cause), **options)()) or log
         self.assertEqual((type(failure), failure.__cause__), (RuntimeError, cause))
         self.assertIn("sync", "".join(notes(failure)))
-
-    @each(kind=UNRAISABLE)
-    async def test_what_cannot_leave_a_coroutine_is_a_failure_like_any_other(self, container, log, kind):
-        await container(failing("sync", kind()), on_error=lambda _, exc: log.append(type(exc)))()
-        self.assertEqual(log, [RuntimeError])
 
     @each(base=(CustomBase, GeneratorExit, *INTERRUPTS), fail_fast=(True, False))
     async def test_other_base_exceptions_pass_through_without_notes(self, mode, make, log, door, base, kind):
@@ -1029,12 +1011,6 @@ class Cancellation(AsyncTestCase):
         await container(int, int, int, executor=pool)()
         self.assertEqual(log, [])
 
-    @each(mode=ONE_BY_ONE, fail_fast=(True, False))
-    async def test_the_rest_of_a_sequence_or_limited_group_never_begins(self, container, log, blocking, rest):
-        self.assert_cancelled(await self.cancel(container(blocking, *[getattr(log, rest)] * 20), blocking))
-        await through_threads()
-        self.assertEqual(log, [])
-
     @each(kind=("sync", "coro"))
     async def test_the_rest_of_a_large_group_never_begins(self, log, kind):
         run = self.go(container(*[getattr(log, kind)] * 20_000, as_group=True))
@@ -1057,13 +1033,16 @@ class Cancellation(AsyncTestCase):
         self.assertEqual((inspect.getcoroutinestate(coroutine), future.cancelled()), (inspect.CORO_CLOSED, True))
         self.assertEqual(log, ["closed"])
 
-    @each(executor=EXECUTORS, fail_fast=(True, False), on_error=(None, raises(LookupError)), count=(1, 2))
-    async def test_a_failure_after_it_is_raised_not_handled_and_begins_no_more(self, mode, make, log, blocking, count):
-        failures = [ValueError() for _ in range(count)]
-        blocking.raises = failures[0] if count == 1 else ExceptionGroup("two", failures)
-        exc = await self.cancel(make(blocking, make(log.coro), log.sync), blocking)
-        self.assertEqual(leaves(exc), failures)
+    ERRORS = (None, ValueError, lambda: ExceptionGroup("two", [ValueError(), KeyError()]))
+
+    @each(executor=EXECUTORS, fail_fast=(True, False), on_error=(None, raises(LookupError)), error=ERRORS)
+    async def test_a_failure_after_it_is_raised_not_handled_and_no_more_begins(self, mode, make, log, blocking, error):
+        blocking.raises = error and error()
+        rest = [log.sync, log.sync, log.waiting, log.coro, make(log.coro)] * 4
+        exc = await self.cancel(make(blocking, *rest), blocking)
+        self.assertEqual(leaves(exc), leaves(blocking.raises)) if error else self.assert_cancelled(exc)
         if mode in ONE_BY_ONE:
+            await through_threads()
             self.assertEqual(log, [])
 
     @each(fail_fast=[False], after=([], [KeyError()]))
@@ -1107,12 +1086,11 @@ class Cancellation(AsyncTestCase):
 
         async def goes_on():
             (await members(Door))[0].cancel()
-            while not door.cancelled:
-                await asyncio.sleep(0)
-            for item in range(5):
-                await log.waiting(item)
+            await until(lambda: door.cancelled)
+            await turns()
+            log.append("ended")
 
-        self.assertEqual((await raised(container(door, goes_on)()), log), ([failure], [*range(5)]))
+        self.assertEqual((await raised(container(door, goes_on)()), log), ([failure], ["ended"]))
 
     async def test_members_cancelled_on_their_own_while_in_threads_drop_nothing_that_waits(self, gate):
         run = self.go(container(*[gate] * 60, as_group=True))
@@ -1517,11 +1495,7 @@ class Threads(AsyncTestCase, eager=False):
         self.assertLess(len(pool.calls), 250)
 
     async def test_a_group_that_computes_uses_few_threads(self, log):
-        def computes():
-            spin(0.00005)
-            log.append(threading.get_ident())
-
-        await container(*[computes] * 1000, as_group=True, executor=self.pool(40))()
+        await container(*[lambda: (spin(0.00005), function(log))] * 1000, as_group=True, executor=self.pool(40))()
         self.assertLess(len(set(log)), 30)
 
     async def test_loops_run_in_threads_have_threads_of_their_own(self, log):
@@ -1869,7 +1843,6 @@ class Closed(AsyncTestCase):
                 await asyncio.wait({member})
 
     async def run_and_close(self, coroutine):
-        """Run it on a loop of its own, which is closed then."""
         loop = asyncio.new_event_loop()
         loop.set_exception_handler(lambda *_: None)
         await asyncio.to_thread(loop.run_until_complete, coroutine)
