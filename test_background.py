@@ -513,12 +513,6 @@ class Names(AsyncTestCase):
         self.assertEqual(second.begun.is_set(), concurrent)
         await self.open_in_turn(run, door, second)
 
-    @each(executor=EXECUTORS)
-    async def test_an_overridden_call_is_the_one_seam_in_every_mode(self, container, log, way):
-        task = Overridden(way(lambda: log.append(task.state)))
-        await container(task)()
-        self.assertEqual([*log, task.state], ["called", "ended"])
-
     @each(func=(spin, spin_async))
     async def test_tasks_and_containers_can_be_pickled_and_copied(self, func):
         for copied in (lambda tasks: pickle.loads(pickle.dumps(tasks)), copy.copy, copy.deepcopy):
@@ -876,13 +870,6 @@ class Failures(AsyncTestCase):
         self.assertEqual(log, ["goes on", "handled", "last"])
         self.assertEqual([type(inner) for inner in exc.exceptions], [ValueError, ExceptionGroup])
 
-    @each(option=({"fail_fast": False}, {"on_error": lambda *_: None}), inner_limit=(None, 1))
-    async def test_a_failed_nested_group_is_a_failure_like_any_other(self, container, log, func, option, inner_limit):
-        inner = BackgroundTasks([BackgroundTask(func), BackgroundTask(int)], True, limit=inner_limit)
-        failures = await kinds(container(inner, log.sync, inner, log.sync, **option)())
-        self.assertEqual(failures, [ValueError] * 2 if "fail_fast" in option else [])
-        self.assertEqual(log, [1, 1])
-
     @each(executor=EXECUTORS, kind=UNRAISABLE, handled=(False, True))
     async def test_what_cannot_leave_a_coroutine_fails_as_a_runtime_error_from_it(self, make, log, kind, handled):
         cause, options = kind(), {"on_error": lambda _, exc: log.append(exc)} if handled else {}
@@ -1217,16 +1204,6 @@ class Growing(AsyncTestCase):
 
         group = container(adds, gate, as_group=True, executor=self.pool())
         await self.open_in_turn(self.go(group), door, gate)
-
-    @each(fail=(False, True))
-    async def test_a_task_added_by_the_last_one_runs_even_if_that_fails(self, container, log, failure, way, fail):
-        def add():
-            tasks.add_task(log.sync)
-            if fail:
-                raise failure
-
-        tasks = container(way(add), fail_fast=False)
-        self.assertEqual((await raised(tasks()), log), ([failure] if fail else [], [1]))
 
     async def test_an_error_handler_may_add_tasks(self, container, log, way):
         tasks = container(*FAILING, on_error=way(lambda *_: tasks.add_task(log.sync)))
@@ -1814,18 +1791,6 @@ class Counts(AsyncTestCase):
 
         await self.go(container(lambda: deals_with_it(), *[partial(log.sync, number) for number in range(9)]))
         self.assertEqual(log, list(range(9)))
-
-    @each(fail_fast=[False])
-    async def test_a_run_in_a_finally_after_a_cancellation_isolates_and_eats_nothing(self, container, log, door):
-        async def cleans_up():
-            try:
-                await door()
-            finally:
-                log.append(await kinds(container(*FAILING, log.sync)()))
-                log.append(asyncio.current_task().cancelling())
-
-        self.assert_cancelled(await self.cancel(cleans_up, door))
-        self.assertEqual(log, [1, [ValueError] * len(FAILING), 1])
 
 
 class Closed(AsyncTestCase):
