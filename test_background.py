@@ -493,7 +493,7 @@ class Names(AsyncTestCase):
     async def test_the_func_of_a_container_is_the_method_that_runs_it_and_its_keywords_its_own(self, container, mode):
         tasks = container()
         method = tasks.run_as_group if mode in GROUPS else tasks.run_single
-        self.assertEqual((tasks.func, tasks.args, tasks.kwargs), (method, (), {}))
+        self.assertEqual((tasks.func, tasks.args, tasks.kwargs, tasks.is_async), (method, (), {}, True))
         tasks.kwargs["way"] = "changed"
         self.assertEqual((tasks.kwargs, BackgroundTasks().kwargs), ({"way": "changed"}, {}))
 
@@ -593,7 +593,8 @@ class WhatMayBeRun(AsyncTestCase, eager=False):
         self.assertEqual([thread == threading.get_ident() for thread in log], [kind in ASYNC_KINDS])
 
     async def test_a_partial_of_a_partial_is_async_where_the_function_is(self):
-        self.assertTrue(BackgroundTask(partial(attributed)).is_async)
+        self.assertIs(BackgroundTask(partial(attributed)).is_async, True)
+        self.assertIs(BackgroundTask(partial(partial(function))).is_async, False)
 
     @each(call=(AsyncCall.__call__, generator_function))
     async def test_a_class_is_a_plain_callable_whatever_the_call_of_its_instances(self, make, log, call):
