@@ -2,13 +2,10 @@
 # Copyright (c) 2026 The background.py authors. Copy this file; keep this notice.
 """Background tasks for asyncio: a call kept for later, and a container of such calls.
 
-A task runs when it is awaited (by a framework, after the response) or started: an async
-function on the event loop, any other in a thread. In order, the first failure stops the
-rest; in a group, it cancels the others. A cancelled run begins nothing more, waits for
-the functions that threads are running, and drops no error.
+A task runs when it is awaited (by a framework, after the response) or started. In order,
+the first failure stops the rest; in a group, it cancels the others. A cancelled run
+begins nothing more, waits for the functions that threads run, and drops no error.
 """
-
-from __future__ import annotations
 
 import asyncio
 import functools
@@ -17,13 +14,13 @@ import os
 import sys
 from asyncio import AbstractEventLoop, CancelledError, Event, Task, TaskGroup  # 3.11
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable
 from concurrent import futures
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from contextvars import ContextVar, copy_context
-from itertools import islice, takewhile
-from threading import get_ident
+from operator import length_hint
+from threading import local
 from time import monotonic
 from types import FunctionType
 from typing import Any, Final, ParamSpec
@@ -50,9 +47,7 @@ class BackgroundTask:
     ended. `asyncio.wait({task.start()}, timeout=1)` stops the waiting, not the work.
     """
 
-    def __init__(
-        self, /, func: Callable[P, object], *args: P.args, **kwargs: P.kwargs
-    ) -> None:
+    def __init__(self, /, func: Callable[P, object], *args: P.args, **kwargs: P.kwargs):
         self.func: Callable[..., Any] = func
         self.args: tuple[Any, ...] = args
         self.kwargs: dict[str, Any] = kwargs
@@ -89,7 +84,7 @@ class BackgroundTasks(BackgroundTask):
         tasks.add_task(send_email, "ada@example.org")
 
     tasks: any iterable, copied. What a running task adds runs in the same run.
-    as_group: whether `await tasks()` runs them concurrently.
+    as_group: whether `await tasks()` runs them concurrently, or one after the other.
     limit: how many tasks of a group run at a time, from 1; None: all.
     fail_fast: whether a failure stops the run, or all are raised in one ExceptionGroup.
     on_error: sync or async, called on the loop with task and exception for each failure.
@@ -113,7 +108,8 @@ class BackgroundTasks(BackgroundTask):
         on_error: Callable[[BackgroundTask, Exception], object] | None = None,
         executor: Executor | None = None,
     ) -> None:
-        self.tasks: list[BackgroundTask] = _listed(() if tasks is None else tasks)
+        it: Any = () if tasks is None else tasks
+        self.tasks: list[BackgroundTask] = list(it) if hasattr(it, "__iter__") else it
         self.as_group = as_group
         self.limit = limit
         self.fail_fast = fail_fast
@@ -135,17 +131,13 @@ class BackgroundTasks(BackgroundTask):
 
     async def run_single(self) -> None:
         """Run the tasks one after the other; a failure that ends this is raised as is."""
-        with _Run(self, in_order=True) as run:
-            while await run.work():
-                async with _Group() as run.group:
-                    await run.fill()
+        async with _Run(self, in_order=True) as run:
+            await (run.work(run.upcoming) if run.directly else run.fill())
 
     async def run_as_group(self) -> None:
-        """Run the tasks concurrently, on asyncio.TaskGroup, handed over in order: the
-        first failure cancels the others, all are raised in one ExceptionGroup."""
-        with _Run(self) as run:
-            async with _Group() as run.group:
-                await run.fill()
+        """Run the tasks as asyncio.TaskGroup does: all fail in one ExceptionGroup."""
+        async with _Run(self) as run:
+            await run.fill()
 
     async def __call__(self) -> None:
         """Run the tasks, as a group if `as_group`, otherwise one after the other."""
@@ -177,112 +169,121 @@ async def drain() -> None:
 # A run of a container
 
 _TURN: Final = 0.001  # seconds for which a run may keep the event loop from other work
-_AT_ONCE: Final = 16  # steps that a group takes before it lets the loop in
-
-# How many trips may be on their way to threads that have not begun them. While functions
-# hold the interpreter lock, the loop hears that one has begun when they are over: few
-# threads stand in its way. While they block, it hears at once, until all are busy.
-_ON_THEIR_WAY: Final = 4
 
 # The executor in force: that of the innermost run which has one.
 _executor: ContextVar[Executor | None] = ContextVar("executor", default=None)
 
 
-class _Run(AbstractContextManager["_Run"]):
+class _Run(TaskGroup):
     """One `await container()`, which raises on leaving what its tasks have.
 
-    A sequence that fails fast awaits its tasks itself, until a thread can run several.
-    All else are members of a TaskGroup, whose body begins them and stays until the last
-    has ended. They raise nothing: so nobody but the body's caller cancels it, and it
-    calls no function of a user. When its `cancelling()` has grown, the run is being
-    cancelled; elsewhere that count is not to be trusted.
+    A sequence that fails fast works through its tasks itself. All others are members of
+    the group, whose body begins them and stays until the last has ended. They raise
+    nothing, and the body calls no function of a user: so if its `cancelling()` has grown,
+    the run is being cancelled. Elsewhere that count is not to be trusted.
     """
 
-    group: _Group
-    position = 0  # of the next task
     unbegun = 0  # tasks of members that were cancelled before they began
     failing = False
     end: BaseException | None = None  # what is raised as it is, in no group
 
     def __init__(self, container: BackgroundTasks, in_order: bool = False) -> None:
-        _listed(container.tasks, list)
+        super().__init__()
         _check(container)
         self.container = container
         self.tasks = container.tasks
+        self.upcoming = iter(container.tasks)
         self.in_order = in_order
         self.directly = in_order and container.fail_fast and container.on_error is None
         self.limit = 1 if in_order else container.limit or sys.maxsize
         executor = _executor.get() if container.executor is None else container.executor
         self.token = _executor.set(executor)
         self.in_threads = _has_threads(executor)
+        self.loop = asyncio.get_running_loop()
         self.parent = asyncio.current_task()
+        self.requests = _cancelling(self.parent)
         self.waiting: deque[BackgroundTask] = deque()  # for threads, which draw them
         self.members: set[Task[Any]] = set()
         self.on_their_way: set[Task[Any]] = set()  # those that no thread has begun
-        self.changed = Event()
         self.failures: list[BaseException] = []
 
-    def __exit__(self, kind: object, exc: BaseException | None, tb: object) -> None:
+    async def __aexit__(self, _: object, exc: BaseException | None, tb: object) -> None:
         with suppress(ValueError):  # when closed from elsewhere, in another context
             _executor.reset(self.token)
+        self.failing = True  # threads go on with no more
         if isinstance(exc, GeneratorExit):
-            self.failing = True  # threads go on with no more
-            return
+            return  # closed, maybe after the loop: in silence
+        if not self.directly:
+            await super().__aexit__(None, None, None)  # (all of them have ended)
         if self.end is None and self.failures:
             self.end = BaseExceptionGroup("failures of background tasks", self.failures)
-        self.failures, self.parent = [], None  # (they were cycles,)
-        vars(self).pop("group", None)  # (and so was this)
-        never = len(self.tasks) - self.position + len(self.waiting) + self.unbegun
         raised = exc if self.end is None else self.end
+        never = length_hint(self.upcoming) + len(self.waiting) + self.unbegun
         if never > 0 and isinstance(raised, Exception):
             tasks = f"task{'s' * (never > 1)} of {_name(self.container)}"
-            _add_note(raised, f"{never} {tasks} never began")
-        raised = exc = None  # (in a frame through which they leave: cycles)
-        if self.end is not None:
-            raise vars(self).pop("end")  # (likewise)
+            with suppress(Exception):  # an exception may refuse notes
+                raised.add_note(f"{never} {tasks} never began")
+        try:
+            if self.end is not None:
+                raise self.end
+        finally:
+            vars(self).clear()  # (what is raised would be in cycles)
+            del raised, exc
 
-    async def work(self) -> bool:
-        """Await tasks of a sequence directly; return whether members are needed."""
-        if self.failing or not self.directly:
-            return not self.failing and self.position < len(self.tasks)
+    async def work(self, tasks: Iterable[BackgroundTask]) -> None:
+        """Run tasks one after the other: those of a sequence, or that of a member."""
+        if _cancelling(self.parent) > self.requests:
+            raise CancelledError  # of which the member has not been told yet
+        member = None if self.directly else asyncio.current_task()
         until = monotonic() + _TURN
-        numbered = enumerate(islice(self.tasks, self.position, None), self.position + 1)
-        for self.position, task in numbered:
-            try:
-                if type(task) is BackgroundTask and task.is_async:
-                    func, args, kwargs = task.func, task.args, task.kwargs
-                    # (an empty **kwargs would take a twelfth of the time)
-                    await (func(*args, **kwargs) if kwargs else func(*args))
-                elif self.for_thread(task) and self.position < len(self.tasks):
-                    self.waiting.append(task)  # of several, one thread can run many
-                    return True
-                else:
-                    await task()
-            except Exception as exc:
-                _blame(task, exc)
-                raise
+        for task in tasks:
             if monotonic() >= until:
                 await asyncio.sleep(0)
                 until = monotonic() + _TURN
-        return False
+            try:
+                try:
+                    plain = type(task) is BackgroundTask
+                    if plain and task.is_async and not task.kwargs:
+                        await task.func(*task.args)  # (faster)
+                    elif self.for_thread(task):
+                        self.requests = _cancelling(self.parent)
+                        drawn = [task]
+                        try:
+                            await _in_executor(self.call_each, drawn, member)
+                        finally:
+                            task = drawn[-1]
+                    else:
+                        await task()
+                except Exception as exc:
+                    _blame(task, exc)
+                    on_error = None if self.stopping() else self.container.on_error
+                    with suppress(CancelledError):  # which leaves the failure as it is
+                        if on_error is not None:
+                            await _settle(on_error(task, exc))
+                            continue
+                    raise
+            except BaseException as exc:
+                _blame(task, exc)
+                if self.directly:
+                    raise
+                self.collect(exc)
 
     async def fill(self) -> None:
-        """Begin members of the TaskGroup, and stay in its body until they have ended."""
-        self.requests = _cancelling(self.parent)
+        """Begin members of the group, and stay in its body until they have ended."""
+        self.changed = Event()
         try:
             if self.requests:
                 await asyncio.sleep(0)  # a cancellation to be delivered comes first
-            while True:
+            while not self.stopping():  # (nor before each one: an eager one may fail)
                 self.changed.clear()
-                if self.stopping():
-                    await asyncio.sleep(0)  # (likewise)
-                    raise CancelledError  # and end those that are running
-                if all(self.begin_next() for _ in range(_AT_ONCE)):
+                if all(not self.stopping() and self.begin_next() for _ in range(16)):
                     await asyncio.sleep(0)
                 elif self.members:
                     await self.changed.wait()
-                else:
-                    break
+                elif not self.stopping():
+                    return
+            await asyncio.sleep(0)  # (likewise)
+            raise CancelledError  # and end those that are running
         except CancelledError:
             self.failing = True
             for member in self.members:
@@ -291,100 +292,78 @@ class _Run(AbstractContextManager["_Run"]):
             if self.end is None and not self.failures:
                 raise
 
-    def cancelling(self) -> bool:
-        return _cancelling(self.parent) > self.requests
-
-    def stopping(self) -> bool:
-        return self.failing or self.cancelling()
-
-    def for_thread(self, task: BackgroundTask) -> bool:
-        return self.in_threads and type(task) is BackgroundTask and not task.is_async
-
     def begin_next(self) -> bool:
-        """Queue sync tasks that come next, or begin a member; whether there was any."""
-        if self.stopping():  # (an eager one has failed)
+        """Queue a sync task that comes next, or begin a member; whether to go on so."""
+        if self.is_next_for_thread():
+            self.waiting.append(next(self.upcoming))
+            return True
+        if len(self.members) >= self.limit:
             return False
-        ahead = self.tasks[self.position : self.position + _AT_ONCE]
-        queued = list(takewhile(self.for_thread, ahead))
-        self.position += len(queued)
-        self.waiting.extend(queued)
-        if queued or len(self.members) >= self.limit:
-            return bool(queued)
-        sendable = self.waiting and len(self.on_their_way) < _ON_THEIR_WAY
-        task = self.draw() if sendable else None
-        # (under a limit, those that wait for threads come first)
+        # While functions hold the interpreter lock, one hears late that a thread has begun:
+        # so few stand in the loop's way. While they block, it hears at once, until all do.
+        task = self.draw() if self.waiting and len(self.on_their_way) < 4 else None
         in_turn = self.limit == sys.maxsize or not self.waiting
-        if task is None and ahead and in_turn and not self.directly:
-            task = ahead[0]
-            self.position += 1
+        if task is None and in_turn and length_hint(self.upcoming):
+            task = next(self.upcoming)
         if task is None:
             return False
-        name, work = _name(task), self.run([task])
-        member = self.group.create_task(work, name=name)
+        member = self.create_task(self.work([task]), name=_name(task))
         self.members.add(member)
         if self.for_thread(task):
             self.on_their_way.add(member)
         member.add_done_callback(self.has_ended)
         return True
 
-    async def run(self, tasks: list[BackgroundTask]) -> None:
-        """What a member does; `collect` has its failures, it raises none."""
-        if self.cancelling():
-            raise CancelledError  # which it has not been told of yet
-        try:
-            try:
-                if self.for_thread(tasks[0]):
-                    member = asyncio.current_task()
-                    await _in_executor(self.call_functions, tasks, member)
-                else:
-                    await tasks[0]()
-            except Exception as exc:
-                _blame(tasks[-1], exc)
-                on_error = None if self.stopping() else self.container.on_error
-                with suppress(CancelledError):  # which leaves the failure as it is
-                    if on_error is not None:
-                        await _settle(on_error(tasks[-1], exc))
-                        return
-                raise
-        except BaseException as exc:  # noqa: BLE001
-            self.collect(tasks[-1], exc)
+    def draw(self) -> BackgroundTask | None:
+        """A task for a thread, if any may still begin; also called by threads."""
+        if self.stopping() or self.loop.is_closed():
+            return None
+        if self.directly and self.is_next_for_thread():
+            return next(self.upcoming)  # (which the loop awaits meanwhile)
+        with suppress(IndexError):
+            return self.waiting.popleft()
+        return None
 
-    def call_functions(self, tasks: list[BackgroundTask], member: Task[Any]) -> object:
+    def call_each(self, tasks: list[BackgroundTask], member: Task[Any] | None) -> Any:
         """In a thread: one after the other, until the loop is needed or a turn over."""
-        loop = member.get_loop()
-        _tell(loop, self.has_begun, member)
+        tell = self.loop.call_soon_threadsafe
+        if member:
+            tell(self.has_begun, member)
         until = monotonic() + _TURN  # by the clock: who has blocked has had a turn, too
-        while True:
-            task = tasks[-1]
+        for task in tasks:
             returned = copy_context().run(task.func, *task.args, **task.kwargs)
-            if _is_for_the_loop(returned):
-                _tell(loop, member.set_name, _name(task))
+            if returned is not None and isinstance(returned, _FOR_THE_LOOP):
+                if member:
+                    tell(member.set_name, _name(task))
                 return returned
-            if self.position < len(self.tasks):  # it may have added some
-                _tell(loop, self.changed.set)
-            over = monotonic() >= until or loop.is_closed()
-            if over or (drawn := self.draw()) is None:
+            if member and length_hint(self.upcoming):  # it may have added some
+                tell(self.changed.set)
+            if monotonic() >= until or (drawn := self.draw()) is None:
                 return returned
             tasks.append(drawn)
 
-    def collect(self, task: BackgroundTask, exc: BaseException) -> None:
-        _blame(task, exc)
-        isolated = isinstance(exc, Exception) and not self.container.fail_fast
-        cancelled = isinstance(exc, CancelledError)
-        if cancelled and (self.stopping() or not self.in_order):
-            return  # a member of a group may be cancelled on its own
-        self.failing = self.failing or not isolated
-        alone = self.in_order or isinstance(exc, KeyboardInterrupt | SystemExit)
-        if isolated or not alone:
-            self.failures.append(exc)
-        elif not cancelled or not self.failures:
-            self.end = exc
+    def stopping(self) -> bool:
+        return self.failing or _cancelling(self.parent) > self.requests
 
-    def draw(self) -> BackgroundTask | None:
-        """A task that waits, if any may still begin; also called by threads."""
-        with suppress(IndexError):
-            return None if self.stopping() else self.waiting.popleft()
-        return None
+    def for_thread(self, task: BackgroundTask) -> bool:
+        return self.in_threads and type(task) is BackgroundTask and not task.is_async
+
+    def is_next_for_thread(self) -> bool:
+        left = length_hint(self.upcoming)
+        return left > 0 and self.for_thread(self.tasks[-left])
+
+    def collect(self, exc: BaseException) -> None:
+        isolated = isinstance(exc, Exception) and not self.container.fail_fast
+        alone = self.in_order or isinstance(exc, KeyboardInterrupt | SystemExit)
+        if isinstance(exc, CancelledError):
+            self.failing |= (
+                self.in_order
+            )  # (in a group, one may be cancelled on its own)
+        elif isolated or not alone:
+            self.failing |= not isolated
+            self.failures.append(exc)
+        else:
+            self.failing, self.end = True, exc
 
     def has_begun(self, member: Task[Any]) -> None:
         self.on_their_way.discard(member)
@@ -396,29 +375,17 @@ class _Run(AbstractContextManager["_Run"]):
         self.has_begun(member)
 
 
-class _Group(TaskGroup):
-    """A TaskGroup that is silent when its coroutine is closed, maybe after the loop."""
-
-    async def __aexit__(self, _: object, exc: BaseException | None, tb: object) -> None:
-        if not isinstance(exc, GeneratorExit):
-            kind = None if exc is None else type(exc)
-            await super().__aexit__(kind, exc, None)
-
-
 # A trip to an executor
 
-# Which thread a context was made for, and how deep that is in threads, each of which may
-# run an event loop of its own. Threads copy their context into other ones, too.
-_depth: ContextVar[tuple[int, int]] = ContextVar("depth", default=(0, 0))
 _pools: Final[dict[tuple[int, int], ThreadPoolExecutor]] = {}
+_FOR_THE_LOOP: Final[Any] = (Awaitable, Generator, AsyncGenerator)
+_here: Final = local()  # depth: of threads, each run by a loop in the one before
 
 
-def _pool(depth: int) -> ThreadPoolExecutor:
-    """The module's threads; a forked child has none of its parent's."""
-    key = os.getpid(), depth
-    if key not in _pools:
-        _pools.setdefault(key, ThreadPoolExecutor(40, "background"))
-    return _pools[key]
+def _pool() -> ThreadPoolExecutor:
+    """The module's threads: a forked child, and a loop that one of them runs, has own."""
+    at = os.getpid(), getattr(_here, "depth", 0)
+    return _pools.get(at) or _pools.setdefault(at, ThreadPoolExecutor(40, "background"))
 
 
 async def _in_executor(func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:
@@ -426,97 +393,90 @@ async def _in_executor(func: Callable[..., Any], /, *args: Any, **kwargs: Any) -
     requests = _cancelling(asyncio.current_task())
     if requests:
         await asyncio.sleep(0)  # a cancellation still to be delivered comes first
+    func = functools.partial(func, **kwargs) if kwargs else func  # (its, not submit's)
+    loop, executor = asyncio.get_running_loop(), _executor.get()
+    call: Future[Any] = Future()
     cancellation = None
-    call, handed = _hand_over(func, args, kwargs)
     try:
         try:
-            await handed
+            if executor is None or _has_threads(executor):
+                pool = _pool() if executor is None else executor
+                await loop.run_in_executor(pool, _in_thread(call, func, *args))
+            else:
+                call = executor.submit(func, *args)
+                await _end_of(call).wait()
         except CancelledError as exc:
             if _cancelling(asyncio.current_task()) > requests:
                 cancellation = exc.with_traceback(None)
-            done = _end_of(call)
             call.cancel()  # if it has not begun
-            await _wait_on(done, done.is_set)
+            await _wait_on(_end_of(call), call.done)
         if call.cancelled():
             raise cancellation or RuntimeError("dropped: the executor was shut down")
-        try:
-            call.result()
-        except (StopIteration, CancelledError) as exc:  # no coroutine can raise them
-            raise RuntimeError(f"the function raised {type(exc).__name__}") from exc
-        await _settle(call.result(), cancellation is not None)
+        unraisable = isinstance(call.exception(), StopIteration | CancelledError)
+        if unraisable:  # by a coroutine
+            raise RuntimeError("no coroutine can raise its cause") from call.exception()
+        if call.result() is not None:
+            await _settle(call.result(), cancellation is not None)
         if cancellation is not None:
             raise cancellation
     finally:
-        del call, handed, cancellation  # (of a failure, they would make a cycle)
+        call.cancel()  # where no thread could be started, it would stay in the queue
+        del call, cancellation  # (of a failure, they would make a cycle)
 
 
-def _hand_over(
-    func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[Future[Any], Awaitable[object]]:
-    """The call, whose cancel() tells whether it has begun, and what to wait for."""
-    executor = _executor.get()
-    if executor is not None and not _has_threads(executor):
-        if kwargs:  # whose names are the function's own, not the executor's
-            func = functools.partial(func, **kwargs)
-        call = executor.submit(func, *args)
-        return call, _end_of(call).wait()
-    loop, context, call = asyncio.get_running_loop(), copy_context(), Future[Any]()
+def _in_thread(call: Future[Any], *func: Any) -> Callable[[], None]:
+    """What a thread does for a call, whose cancel() tells whether it has begun."""
+    loop, context = asyncio.get_running_loop(), copy_context()
     context.run(_executor.set, None)  # a loop that runs in the thread inherits none
-    thread, depth = _depth.get()
-    depth = depth if thread == get_ident() else 0
+    depth = getattr(_here, "depth", 0) + 1
 
     def in_thread() -> None:
         nonlocal call
         try:
             if not loop.is_closed() and call.set_running_or_notify_cancel():
-                context.run(_depth.set, (get_ident(), depth + 1))
-                call.set_result(context.run(func, *args, **kwargs))
+                _here.depth = depth
+                call.set_result(context.run(*func))
         except BaseException as exc:  # noqa: BLE001
             call.set_exception(exc)
         finally:
             del call  # (kept by the executor or a frame of a failure: a cycle)
 
-    try:
-        pool = _pool(depth) if executor is None else executor
-        return call, loop.run_in_executor(pool, in_thread)
-    except RuntimeError:
-        call.cancel()  # where no thread could be started, it stays in the queue
-        raise
+    return in_thread
 
 
 def _end_of(call: Future[Any]) -> Event:
     done, loop = Event(), asyncio.get_running_loop()
-    call.add_done_callback(lambda _: _tell(loop, done.set))
+
+    def tell(_: object) -> None:
+        with suppress(RuntimeError):  # the loop may have been closed meanwhile
+            loop.call_soon_threadsafe(done.set)
+
+    call.add_done_callback(tell)
     return done
-
-
-def _is_for_the_loop(returned: object) -> bool:
-    generates = inspect.isgenerator(returned) or inspect.isasyncgen(returned)
-    return generates or inspect.isawaitable(returned)
 
 
 async def _settle(returned: Any, cancelled: bool = False) -> None:
     """Await what a function has returned, or close it, if it is for the loop."""
     try:
-        if inspect.isawaitable(returned) and not cancelled:
+        awaitable = inspect.isawaitable(returned)
+        if awaitable and not cancelled:
             await returned
-        elif inspect.isawaitable(returned):
-            close = getattr(returned, "close", getattr(returned, "cancel", None))
+        elif isinstance(returned, _FOR_THE_LOOP):
+            close: Any = getattr(returned, "close", getattr(returned, "cancel", None))
+            close = getattr(returned, "aclose", close)
             await _settle(close and close())  # (which may be async, too)
-        elif _is_for_the_loop(returned):
-            kind = type(returned).__name__
-            await returned.aclose() if hasattr(returned, "aclose") else returned.close()
-            raise TypeError(f"the function returned a {kind}: nothing of it has run")
+            if not awaitable:
+                kind = type(returned).__name__
+                raise TypeError(f"func returned a {kind}: nothing of it has run")
     finally:
         del returned  # (a failed future would be in a cycle)
 
 
 def _has_threads(executor: Executor | None) -> bool:
     """Whether a context can follow a call there; not to another interpreter."""
-    return executor is None or (
-        isinstance(executor, ThreadPoolExecutor)
-        and not isinstance(executor, getattr(futures, "InterpreterPoolExecutor", ()))
-    )
+    others = getattr(futures, "InterpreterPoolExecutor", ())
+    threads = isinstance(executor, ThreadPoolExecutor)
+    return executor is None or (threads and not isinstance(executor, others))
 
 
 async def _wait_on(changed: Event, ended: Callable[[], bool]) -> None:
@@ -534,12 +494,6 @@ def _cancelling(task: Task[Any] | None) -> int:
     return 0 if task is None else task.cancelling()
 
 
-def _tell(loop: AbstractEventLoop, func: Callable[..., None], *args: Any) -> None:
-    """From a thread; a loop that was closed meanwhile need not be told any more."""
-    with suppress(RuntimeError):
-        loop.call_soon_threadsafe(func, *args)
-
-
 # Started tasks
 
 _started: Final[dict[AbstractEventLoop, dict[object, Task[None] | None]]] = {}
@@ -554,7 +508,7 @@ def _start(task: BackgroundTask) -> Task[None]:
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError as exc:
-        _add_note(exc, "call start() on the event loop, or hand the task to a response")
+        exc.add_note("call start() on the event loop, or hand the task to a response")
         raise
     for other in list(_started):
         if other.is_closed():  # what has not ended there never will
@@ -596,23 +550,17 @@ def _is_async(func: Any) -> bool:
     return False
 
 
-def _listed(tasks: Any, kind: Any = Iterable) -> list[BackgroundTask]:
-    """A copy, if all of them are tasks; else TypeError."""
-    wanted = "an iterable of BackgroundTask"
-    if not isinstance(tasks, kind):
-        raise _wrong("tasks", wanted, tasks, "pass a list")
-    copy = list(tasks)
-    others = [task for task in copy if not isinstance(task, BackgroundTask)]
-    # (all of them: it closes coroutines)
-    errors = [_wrong("tasks", wanted, other, "wrap it in one") for other in others]
-    if errors:
-        raise errors[0]
-    return copy
-
-
 def _check(container: Any) -> None:
     """TypeError or ValueError for what can be no option: when made, and when run."""
+    tasks: Iterable[Any] = container.tasks
     limit, on_error, executor = container.limit, container.on_error, container.executor
+    wanted = "an iterable of BackgroundTask"
+    if not isinstance(tasks, list):
+        raise _wrong("tasks", wanted, tasks, "pass a list")
+    others = [task for task in tasks if not isinstance(task, BackgroundTask)]
+    # (all of them: it closes coroutines)
+    for error in [_wrong("tasks", wanted, other, "wrap it in one") for other in others]:
+        raise error
     for option in ("as_group", "fail_fast"):
         if not isinstance(given := getattr(container, option), bool):
             raise _wrong(option, "a bool", given, "all tasks go into one list")
@@ -648,11 +596,7 @@ def _name(thing: Any) -> str:
 
 def _blame(task: BackgroundTask, exc: BaseException) -> None:
     if isinstance(exc, Exception) and not isinstance(task, BackgroundTasks):
-        with suppress(Exception):  # (a subclass has its own repr)
-            _add_note(exc, f"raised by {task!r}")
-
-
-def _add_note(exc: BaseException, note: str) -> None:
-    with suppress(Exception):  # an exception may refuse notes
-        if note not in getattr(exc, "__notes__", ()):
-            exc.add_note(note)
+        with suppress(Exception):  # it may refuse notes, and a subclass's repr raise
+            note = f"raised by {task!r}"
+            if note not in getattr(exc, "__notes__", ()):
+                exc.add_note(note)
