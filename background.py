@@ -221,8 +221,7 @@ class _Run(TaskGroup):
         never = length_hint(self.upcoming) + len(self.waiting) + self.unbegun
         if never > 0 and isinstance(raised, Exception):
             tasks = f"task{'s' * (never > 1)} of {_name(self.container)}"
-            with suppress(Exception):  # an exception may refuse notes
-                raised.add_note(f"{never} {tasks} never began")
+            _add_note(raised, f"{never} {tasks} never began")
         try:
             if self.end is not None:
                 raise self.end
@@ -235,6 +234,7 @@ class _Run(TaskGroup):
         if _cancelling(self.parent) > self.requests:
             raise CancelledError  # of which the member has not been told yet
         member = None if self.directly else asyncio.current_task()
+        caught: Any = () if self.directly else BaseException
         until = monotonic() + _TURN
         for task in tasks:
             if monotonic() >= until:
@@ -257,15 +257,15 @@ class _Run(TaskGroup):
                 except Exception as exc:
                     _blame(task, exc)
                     on_error = None if self.stopping() else self.container.on_error
-                    with suppress(CancelledError):  # which leaves the failure as it is
+                    try:  # (`suppress` would take a group of exceptions apart)
                         if on_error is not None:
                             await _settle(on_error(task, exc))
                             continue
+                    except CancelledError:  # which leaves the failure as it is
+                        pass
                     raise
-            except BaseException as exc:
+            except caught as exc:
                 _blame(task, exc)
-                if self.directly:
-                    raise
                 self.collect(exc)
 
     async def fill(self) -> None:
@@ -350,15 +350,15 @@ class _Run(TaskGroup):
 
     def is_next_for_thread(self) -> bool:
         left = length_hint(self.upcoming)
-        return left > 0 and self.for_thread(self.tasks[-left])
+        is_for_one = left > 0 and self.for_thread(self.tasks[-left])
+        # (a thread may have added one meanwhile: then that was another)
+        return is_for_one and left == length_hint(self.upcoming)
 
     def collect(self, exc: BaseException) -> None:
         isolated = isinstance(exc, Exception) and not self.container.fail_fast
         alone = self.in_order or isinstance(exc, KeyboardInterrupt | SystemExit)
         if isinstance(exc, CancelledError):
-            self.failing |= (
-                self.in_order
-            )  # (in a group, one may be cancelled on its own)
+            self.failing |= self.in_order  # (in a group, one may be so on its own)
         elif isolated or not alone:
             self.failing |= not isolated
             self.failures.append(exc)
@@ -370,7 +370,8 @@ class _Run(TaskGroup):
         self.changed.set()
 
     def has_ended(self, member: Task[Any]) -> None:
-        self.unbegun += member.cancelled() or member in self.on_their_way
+        if self.stopping():  # (else it has failed by itself)
+            self.unbegun += member.cancelled() or member in self.on_their_way
         self.members.discard(member)
         self.has_begun(member)
 
@@ -483,11 +484,13 @@ async def _wait_on(changed: Event, ended: Callable[[], bool]) -> None:
     """After a cancellation, however often it comes: a scope of anyio does so in every
     turn of the loop, unless one is shielded from it."""
     scope = getattr(sys.modules.get("anyio"), "CancelScope", None)
-    with scope(shield=True) if scope else nullcontext():
-        while not ended():
-            changed.clear()
-            with suppress(CancelledError):
-                await changed.wait()
+    shield = scope(shield=True) if scope else nullcontext()
+    shield.__enter__()
+    while not ended():
+        changed.clear()
+        with suppress(CancelledError):
+            await changed.wait()
+    shield.__exit__(None, None, None)  # (when closed after the loop, it could not)
 
 
 def _cancelling(task: Task[Any] | None) -> int:
@@ -596,7 +599,11 @@ def _name(thing: Any) -> str:
 
 def _blame(task: BackgroundTask, exc: BaseException) -> None:
     if isinstance(exc, Exception) and not isinstance(task, BackgroundTasks):
-        with suppress(Exception):  # it may refuse notes, and a subclass's repr raise
-            note = f"raised by {task!r}"
-            if note not in getattr(exc, "__notes__", ()):
-                exc.add_note(note)
+        with suppress(Exception):  # (a subclass has its own repr)
+            _add_note(exc, f"raised by {task!r}")
+
+
+def _add_note(exc: Exception, note: str) -> None:
+    with suppress(Exception):  # it may refuse notes
+        if note not in getattr(exc, "__notes__", ()):
+            exc.add_note(note)

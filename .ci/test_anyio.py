@@ -80,3 +80,27 @@ def test_a_wait_that_is_not_shielded_would_not_be_idle() -> None:
             await anyio.sleep_forever()
 
     assert run(main) > 1000
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_run_that_is_closed_after_the_loop_ends_without_noise(shape: str) -> None:
+    begun, opened = threading.Event(), threading.Event()
+
+    def waits() -> None:
+        begun.set()
+        opened.wait(30)
+
+    async def main() -> asyncio.Task[None]:
+        task = SHAPES[shape](waits).start()
+        await asyncio.to_thread(begun.wait, 30)
+        task.cancel()
+        await asyncio.sleep(0.05)
+        return task
+
+    loop = asyncio.new_event_loop()
+    task = loop.run_until_complete(main())
+    loop.close()
+    coroutine = task.get_coro()
+    assert coroutine is not None
+    coroutine.close()
+    opened.set()
