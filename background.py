@@ -2,9 +2,9 @@
 # Copyright (c) 2026 The background.py authors. Copy this file; keep this notice.
 """Background tasks for asyncio: a call kept for later, and a container of such calls.
 
-A task runs when it is awaited (by a framework, after the response) or started. In order,
-the first failure stops the rest; in a group, it cancels the others. A cancelled run
-begins nothing more, waits for the functions that threads run, and drops no error.
+A task runs when it is awaited (by a framework, after the response) or started. In a
+sequence, the first failure stops the rest; in a group, it cancels the others. A cancelled
+run begins nothing more, waits for the functions that threads run, and drops no error.
 """
 
 import asyncio
@@ -39,12 +39,12 @@ class BackgroundTask:
     An async function runs on the event loop, any other callable in a thread, in a copy of
     the caller's context; an awaitable that it returns is then awaited. It may run again.
     A failure is raised as it is, with a note that names the function; a StopIteration or
-    asyncio.CancelledError of a sync function as the cause of a RuntimeError. TypeError
-    for what cannot be called, or would run nothing.
+    asyncio.CancelledError of a sync function becomes the cause of a RuntimeError. What
+    cannot be called, or would run nothing, is refused with a TypeError.
 
-    Cancellation: an async function is cancelled; one still queued for a thread never
-    begins; one that a thread is running cannot be stopped: the `await` ends when it has
-    ended. `asyncio.wait({task.start()}, timeout=1)` stops the waiting, not the work.
+    Cancellation: an async function is cancelled; a sync one still queued for a thread
+    never begins; one that a thread is running cannot be stopped: the `await` ends when it
+    has ended. `asyncio.wait({task.start()}, timeout=1)` stops the waiting, not the work.
     """
 
     def __init__(self, /, func: Callable[P, object], *args: P.args, **kwargs: P.kwargs):
@@ -86,16 +86,17 @@ class BackgroundTasks(BackgroundTask):
     tasks: any iterable, copied. What a running task adds runs in the same run.
     as_group: whether `await tasks()` runs them concurrently, or one after the other.
     limit: how many tasks of a group run at a time, from 1; None: all.
-    fail_fast: whether a failure stops the run, or all are raised in one ExceptionGroup.
+    fail_fast: whether a failure ends the run; else all are raised in one ExceptionGroup
+        when the rest has run.
     on_error: sync or async, called on the loop with task and exception for each failure.
         If it returns, that is dealt with; what it raises takes its place.
-    executor: for the sync functions, also of what is awaited within the run and has none
-        of its own; None: that of the run around it, else a pool of 40 threads. Only a
-        ThreadPoolExecutor gets the context.
+    executor: for the sync functions, and those of whatever is awaited within the run and
+        has no executor; None: that of the run around it, else a pool of 40 threads. Only
+        threads of this interpreter get the context.
 
-    TypeError or ValueError for what is none of this, when made and again when run.
+    Wrong options raise TypeError or ValueError, when made and again when run.
     Cancellation: what has not begun never begins, what runs ends as in BackgroundTask;
-    failures collected before are raised, not lost, and no more are isolated.
+    failures collected before are raised, on_error is called for no more.
     """
 
     def __init__(
@@ -135,7 +136,7 @@ class BackgroundTasks(BackgroundTask):
             await (run.work(run.upcoming) if run.directly else run.fill())
 
     async def run_as_group(self) -> None:
-        """Run the tasks as asyncio.TaskGroup does: all fail in one ExceptionGroup."""
+        """Run the tasks as an asyncio.TaskGroup does; an ExceptionGroup has all failures."""
         async with _Run(self) as run:
             await run.fill()
 
@@ -150,11 +151,11 @@ class BackgroundTasks(BackgroundTask):
 async def drain() -> None:
     """Wait until everything started on the running event loop has ended.
 
-    Tasks started meanwhile are included, none of their errors is raised. From inside a
-    started task, it waits neither for that one nor for others that are in drain(), so it
-    cannot deadlock. Cancellation ends the waiting, not the tasks: use asyncio.timeout.
+    Tasks started meanwhile are included; none of their errors is raised. From inside a
+    started task, it waits neither for that one nor for others that are in drain(): they
+    never wait for each other. A cancellation (asyncio.timeout) ends only the waiting.
     """
-    started = _started.setdefault(asyncio.get_running_loop(), {})
+    started = _started.get(asyncio.get_running_loop(), {})
     inside = [mark for mark in _marks.get() if mark in started]
     skipped = _draining if inside else []
     _draining.extend(inside)
@@ -175,10 +176,10 @@ _executor: ContextVar[Executor | None] = ContextVar("executor", default=None)
 
 
 class _Run(TaskGroup):
-    """One `await container()`, which raises on leaving what its tasks have.
+    """One `await container()`, which raises on leaving what its tasks have raised.
 
-    A sequence that fails fast works through its tasks itself. All others are members of
-    the group, whose body begins them and stays until the last has ended. They raise
+    A sequence that fails fast works through its tasks itself. Other tasks are members of
+    the TaskGroup, whose body begins them and stays until the last has ended. They raise
     nothing, and the body calls no function of a user: so if its `cancelling()` has grown,
     the run is being cancelled. Elsewhere that count is not to be trusted.
     """
@@ -210,16 +211,15 @@ class _Run(TaskGroup):
     async def __aexit__(self, _: object, exc: BaseException | None, tb: object) -> None:
         with suppress(ValueError):  # when closed from elsewhere, in another context
             _executor.reset(self.token)
-        self.failing = True  # threads go on with no more
         if isinstance(exc, GeneratorExit):
             return  # closed, maybe after the loop: in silence
         if not self.directly:
-            await super().__aexit__(None, None, None)  # (all of them have ended)
+            await super().__aexit__(None, None, None)  # (they have ended)
         if self.end is None and self.failures:
             self.end = BaseExceptionGroup("failures of background tasks", self.failures)
         raised = exc if self.end is None else self.end
         never = length_hint(self.upcoming) + len(self.waiting) + self.unbegun
-        if never > 0 and isinstance(raised, Exception):
+        if never and isinstance(raised, Exception):
             tasks = f"task{'s' * (never > 1)} of {_name(self.container)}"
             _add_note(raised, f"{never} {tasks} never began")
         try:
@@ -232,7 +232,7 @@ class _Run(TaskGroup):
     async def work(self, tasks: Iterable[BackgroundTask]) -> None:
         """Run tasks one after the other: those of a sequence, or that of a member."""
         if _cancelling(self.parent) > self.requests:
-            raise CancelledError  # of which the member has not been told yet
+            raise CancelledError  # of the run, which has not told this member yet
         member = None if self.directly else asyncio.current_task()
         caught: Any = () if self.directly else BaseException
         until = monotonic() + _TURN
@@ -246,12 +246,12 @@ class _Run(TaskGroup):
                     if plain and task.is_async and not task.kwargs:
                         await task.func(*task.args)  # (faster)
                     elif self.for_thread(task):
-                        self.requests = _cancelling(self.parent)
-                        drawn = [task]
+                        self.requests = _cancelling(self.parent)  # (may be wrong)
+                        batch = [task]
                         try:
-                            await _in_executor(self.call_each, drawn, member)
+                            await _in_executor(self.call_each, batch, member)
                         finally:
-                            task = drawn[-1]
+                            task = batch[-1]
                     else:
                         await task()
                 except Exception as exc:
@@ -261,7 +261,7 @@ class _Run(TaskGroup):
                         if on_error is not None:
                             await _settle(on_error(task, exc))
                             continue
-                    except CancelledError:  # which leaves the failure as it is
+                    except CancelledError:  # of on_error: the failure stays as it is
                         pass
                     raise
             except caught as exc:
@@ -274,7 +274,7 @@ class _Run(TaskGroup):
         try:
             if self.requests:
                 await asyncio.sleep(0)  # a cancellation to be delivered comes first
-            while not self.stopping():  # (nor before each one: an eager one may fail)
+            while not self.stopping():  # (and before each one: an eager one may fail)
                 self.changed.clear()
                 if all(not self.stopping() and self.begin_next() for _ in range(16)):
                     await asyncio.sleep(0)
@@ -282,8 +282,8 @@ class _Run(TaskGroup):
                     await self.changed.wait()
                 elif not self.stopping():
                     return
-            await asyncio.sleep(0)  # (likewise)
-            raise CancelledError  # and end those that are running
+            await asyncio.sleep(0)  # (likewise, if there is one)
+            raise CancelledError  # to end the members, below
         except CancelledError:
             self.failing = True
             for member in self.members:
@@ -293,21 +293,21 @@ class _Run(TaskGroup):
                 raise
 
     def begin_next(self) -> bool:
-        """Queue a sync task that comes next, or begin a member; whether to go on so."""
+        """Begin or queue the next task; return whether to try for another at once."""
         if self.is_next_for_thread():
             self.waiting.append(next(self.upcoming))
             return True
         if len(self.members) >= self.limit:
             return False
-        # While functions hold the interpreter lock, one hears late that a thread has begun:
-        # so few stand in the loop's way. While they block, it hears at once, until all do.
+        # At most 4 calls on their way: if they hold the GIL, has_begun() is late, and more
+        # would swamp the loop; if they block, it is prompt and lets the next go.
         task = self.draw() if self.waiting and len(self.on_their_way) < 4 else None
-        in_turn = self.limit == sys.maxsize or not self.waiting
-        if task is None and in_turn and length_hint(self.upcoming):
+        may_pass = self.limit == sys.maxsize or not self.waiting
+        if task is None and may_pass and length_hint(self.upcoming):
             task = next(self.upcoming)
         if task is None:
             return False
-        member = self.create_task(self.work([task]), name=_name(task))
+        member = self.create_task(name=_name(task), coro=self.work([task]))
         self.members.add(member)
         if self.for_thread(task):
             self.on_their_way.add(member)
@@ -319,18 +319,18 @@ class _Run(TaskGroup):
         if self.stopping() or self.loop.is_closed():
             return None
         if self.directly and self.is_next_for_thread():
-            return next(self.upcoming)  # (which the loop awaits meanwhile)
+            return next(self.upcoming)  # (the loop waits meanwhile, nobody else draws)
         with suppress(IndexError):
             return self.waiting.popleft()
         return None
 
-    def call_each(self, tasks: list[BackgroundTask], member: Task[Any] | None) -> Any:
-        """In a thread: one after the other, until the loop is needed or a turn over."""
+    def call_each(self, batch: list[BackgroundTask], member: Task[Any] | None) -> Any:
+        """In a thread: function after function, until one needs the loop or the turn ends."""
         tell = self.loop.call_soon_threadsafe
         if member:
             tell(self.has_begun, member)
-        until = monotonic() + _TURN  # by the clock: who has blocked has had a turn, too
-        for task in tasks:
+        until = monotonic() + _TURN  # (wall time: to block counts, too)
+        for task in batch:
             returned = copy_context().run(task.func, *task.args, **task.kwargs)
             if returned is not None and isinstance(returned, _FOR_THE_LOOP):
                 if member:
@@ -339,8 +339,8 @@ class _Run(TaskGroup):
             if member and length_hint(self.upcoming):  # it may have added some
                 tell(self.changed.set)
             if monotonic() >= until or (drawn := self.draw()) is None:
-                return returned
-            tasks.append(drawn)
+                return None
+            batch.append(drawn)
 
     def stopping(self) -> bool:
         return self.failing or _cancelling(self.parent) > self.requests
@@ -370,7 +370,7 @@ class _Run(TaskGroup):
         self.changed.set()
 
     def has_ended(self, member: Task[Any]) -> None:
-        if self.stopping():  # (else it has failed by itself)
+        if self.stopping():  # (else it was refused by its executor)
             self.unbegun += member.cancelled() or member in self.on_their_way
         self.members.discard(member)
         self.has_begun(member)
@@ -380,21 +380,21 @@ class _Run(TaskGroup):
 
 _pools: Final[dict[tuple[int, int], ThreadPoolExecutor]] = {}
 _FOR_THE_LOOP: Final[Any] = (Awaitable, Generator, AsyncGenerator)
-_here: Final = local()  # depth: of threads, each run by a loop in the one before
+_here: Final = local()  # depth: how many loops, each in a thread of the one before
 
 
 def _pool() -> ThreadPoolExecutor:
-    """The module's threads: a forked child, and a loop that one of them runs, has own."""
+    """The module's threads; a forked child, and a loop in one of them, have their own."""
     at = os.getpid(), getattr(_here, "depth", 0)
     return _pools.get(at) or _pools.setdefault(at, ThreadPoolExecutor(40, "background"))
 
 
 async def _in_executor(func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:
-    """Call it in the executor in force; wait, however often cancelled; then settle."""
+    """Call it in the executor in force; wait, even if cancelled; await what it returns."""
     requests = _cancelling(asyncio.current_task())
     if requests:
         await asyncio.sleep(0)  # a cancellation still to be delivered comes first
-    func = functools.partial(func, **kwargs) if kwargs else func  # (its, not submit's)
+    func = functools.partial(func, **kwargs) if kwargs else func  # (for it alone)
     loop, executor = asyncio.get_running_loop(), _executor.get()
     call: Future[Any] = Future()
     cancellation = None
@@ -474,15 +474,15 @@ async def _settle(returned: Any, cancelled: bool = False) -> None:
 
 
 def _has_threads(executor: Executor | None) -> bool:
-    """Whether a context can follow a call there; not to another interpreter."""
+    """Whether it calls in threads of this interpreter, where a context can follow."""
     others = getattr(futures, "InterpreterPoolExecutor", ())
     threads = isinstance(executor, ThreadPoolExecutor)
     return executor is None or (threads and not isinstance(executor, others))
 
 
 async def _wait_on(changed: Event, ended: Callable[[], bool]) -> None:
-    """After a cancellation, however often it comes: a scope of anyio does so in every
-    turn of the loop, unless one is shielded from it."""
+    """Wait until it has ended, despite cancellations, which a scope of anyio repeats in
+    every turn of the loop, unless one is shielded from it."""
     scope = getattr(sys.modules.get("anyio"), "CancelScope", None)
     shield = scope(shield=True) if scope else nullcontext()
     shield.__enter__()
@@ -490,7 +490,7 @@ async def _wait_on(changed: Event, ended: Callable[[], bool]) -> None:
         changed.clear()
         with suppress(CancelledError):
             await changed.wait()
-    shield.__exit__(None, None, None)  # (when closed after the loop, it could not)
+    shield.__exit__(None, None, None)  # (not where it is closed, maybe after the loop)
 
 
 def _cancelling(task: Task[Any] | None) -> int:
@@ -502,7 +502,7 @@ def _cancelling(task: Task[Any] | None) -> int:
 _started: Final[dict[AbstractEventLoop, dict[object, Task[None] | None]]] = {}
 
 # A mark stands for a started task in the contexts of what runs inside of it, where the
-# asyncio task would be a cycle.
+# asyncio task would make a cycle.
 _marks: ContextVar[tuple[object, ...]] = ContextVar("marks", default=())
 _draining: Final[list[object]] = []  # marks of what waits in drain()
 
@@ -587,7 +587,7 @@ def _wrong(option: str, wanted: str, given: Any, way_out: str = "") -> TypeError
 
 def _name(thing: Any) -> str:
     """The dotted name of a function, or of the class of what has no name."""
-    if isinstance(thing, BackgroundTasks):
+    if issubclass(type(thing), BackgroundTasks):
         return f"{type(thing).__name__}({len(thing.tasks)} tasks)"
     if issubclass(type(thing), (BackgroundTask, functools.partial)):
         return _name(thing.func)
