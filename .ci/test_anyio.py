@@ -31,13 +31,24 @@ SHAPES: dict[str, Callable[[Callable[[], None]], BackgroundTask]] = {
 }
 
 
-def callbacks_while_waiting(task: BackgroundTask, begun: threading.Event, opened: threading.Event) -> int:
+class Gate:
+    """A function for a thread that waits to be let through."""
+
+    def __init__(self) -> None:
+        self.begun, self.opened = threading.Event(), threading.Event()
+
+    def __call__(self) -> None:
+        self.begun.set()
+        self.opened.wait(30)
+
+
+def callbacks_while_waiting(task: BackgroundTask, gate: Gate) -> int:
     async def main(loop: CountingLoop) -> None:
         with anyio.CancelScope() as scope:
-            loop.call_later(0.3, opened.set)
+            loop.call_later(0.3, gate.opened.set)
 
             async def cancel() -> None:
-                await asyncio.to_thread(begun.wait, 30)
+                await asyncio.to_thread(gate.begun.wait, 30)
                 scope.cancel()
                 loop.callbacks = 0
 
@@ -59,13 +70,8 @@ def run(main: Callable[[CountingLoop], Coroutine[Any, Any, None]]) -> int:
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_run_that_waits_for_a_thread_waits_idle(shape: str) -> None:
-    begun, opened = threading.Event(), threading.Event()
-
-    def waits() -> None:
-        begun.set()
-        opened.wait(30)
-
-    assert callbacks_while_waiting(SHAPES[shape](waits), begun, opened) < 200
+    gate = Gate()
+    assert callbacks_while_waiting(SHAPES[shape](gate), gate) < 200
 
 
 def test_a_wait_that_is_not_shielded_would_not_be_idle() -> None:
@@ -84,15 +90,11 @@ def test_a_wait_that_is_not_shielded_would_not_be_idle() -> None:
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_run_that_is_closed_after_the_loop_ends_without_noise(shape: str) -> None:
-    begun, opened = threading.Event(), threading.Event()
-
-    def waits() -> None:
-        begun.set()
-        opened.wait(30)
+    gate = Gate()
 
     async def main() -> asyncio.Task[None]:
-        task = SHAPES[shape](waits).start()
-        await asyncio.to_thread(begun.wait, 30)
+        task = SHAPES[shape](gate).start()
+        await asyncio.to_thread(gate.begun.wait, 30)
         task.cancel()
         await asyncio.sleep(0.05)
         return task
@@ -103,4 +105,4 @@ def test_a_run_that_is_closed_after_the_loop_ends_without_noise(shape: str) -> N
     coroutine = task.get_coro()
     assert coroutine is not None
     coroutine.close()
-    opened.set()
+    gate.opened.set()
