@@ -213,8 +213,8 @@ class _Run(TaskGroup):
             _executor.reset(self.token)
         if isinstance(exc, GeneratorExit):
             return  # closed, maybe after the loop: in silence
-        if not self.directly:
-            await super().__aexit__(None, None, None)  # (they have ended)
+        if not self.directly:  # (faster)
+            await super().__aexit__(None, None, None)  # (for members, if fill() fails)
         if self.end is None and self.failures:
             self.end = BaseExceptionGroup("failures of background tasks", self.failures)
         raised = exc if self.end is None else self.end
@@ -282,7 +282,6 @@ class _Run(TaskGroup):
                     await self.changed.wait()
                 elif not self.stopping():
                     return
-            await asyncio.sleep(0)  # (likewise, if there is one)
             raise CancelledError  # to end the members, below
         except CancelledError:
             self.failing = True
@@ -543,7 +542,7 @@ def _is_async(func: Any) -> bool:
         raise _wrong("func", "callable", func, _ADVICE)
     while isinstance(func, functools.partial):
         func = func.func
-    for candidate in () if isinstance(func, type) else (func, type(func).__call__):
+    for candidate in (func, type(func).__call__):
         flags = getattr(getattr(candidate, "__code__", None), "co_flags", 0)
         if flags & _GENERATES and not flags & inspect.CO_ITERABLE_COROUTINE:
             got = f"got {_name(func)}: calling it runs nothing"

@@ -1098,8 +1098,8 @@ class BeforeFirstSteps(AsyncTestCase, eager=False):
         self.loop.set_task_factory(None)
 
     @each(mode=GROUPS)
-    async def test_a_member_sends_nothing_to_a_thread_once_its_run_is_cancelled(self, container, log):
-        run = self.go(container(*[log.sync] * 9))
+    async def test_a_member_begins_nothing_once_its_run_is_cancelled(self, container, log):
+        run = self.go(container(*[log.sync, log.coro] * 9))
         await asyncio.sleep(0)  # the members are made, and have not begun
         run.cancel()
         self.assert_cancelled(await outcome(run))
@@ -1144,12 +1144,14 @@ class Unusual(AsyncTestCase):
         self.assertCountEqual(log, [1, 1, 1, "tick", "tick"])
         self.assertEqual(mocked.await_count, 1)
 
-    async def test_a_task_factory_that_knows_of_no_context_serves_a_group(self, container, log):
-        factory = mock.Mock(side_effect=lambda loop, coro, **_: asyncio.Task(coro, loop=loop))
-        self.loop.set_task_factory(factory)
-        await container(*[log.sync, log.coro] * 9)()
-        contexts = {call.kwargs.get("context") for call in factory.mock_calls}  # uvloop says always that there is none
-        self.assertEqual((contexts - {None}, log), (set(), [1] * 18))
+    async def test_where_a_member_cannot_be_made_the_run_fails_when_the_others_have_ended(self, door, failure):
+        def refuses(_, coro, **options):
+            self.loop.set_task_factory(None)
+            coro.close()
+            raise failure
+
+        run = self.go(container(door, later(lambda: self.loop.set_task_factory(refuses)), int, as_group=True, limit=2))
+        self.assertEqual(await raised(self.open_in_turn(run, door)), [failure])
 
     @each(executor=(None, ThreadPoolExecutor), fails=(False, True))
     async def test_the_arguments_are_not_kept_after_a_run_nor_after_one_that_fails(self, make, gate, fails):
