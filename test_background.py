@@ -934,6 +934,14 @@ class OnError(AsyncTestCase):
         failures = await kinds(container(fails, on_error=raises(base))())
         self.assertEqual(failures, [CustomBase] if base is CustomBase else [ValueError])
 
+    async def test_it_is_not_called_in_a_run_whose_cancellation_is_taken_back(self, container, log, failure):
+        door = Door(raises=failure)
+        run = self.go(container(door, on_error=lambda *_: log.append(1)))
+        await door.reached()
+        run.cancel()
+        run.uncancel()
+        self.assertEqual((await raised(run), log), ([failure], []))
+
     @each(fail_fast=(True, False), func=(fails, fails_in_a_task_group, container(fails, as_group=True)))
     async def test_a_handler_that_is_cancelled_has_not_dealt_with_the_failure(self, mode, container, log, door, func):
         run = container(func, *[log.coro, log.sync] * 3, on_error=lambda *_: door())
@@ -1124,16 +1132,6 @@ class BeforeFirstSteps(AsyncTestCase, eager=False):
         self.assertEqual(([type(leaf) for leaf in leaves(exc)], log), ([ValueError], []))
         self.assertEqual(notes(exc), ["40 tasks of BackgroundTasks(41 tasks) never began"])
 
-    async def test_a_group_whose_members_are_cancelled_keeps_to_its_limit(self, gate):
-        run = self.go(container(*[gate] * 12, as_group=True, limit=2))
-        gone = [member.cancel() for member in await members(Gate)]
-        await until(lambda: len(gate.calls) >= 2)
-        await through_threads()
-        self.assertEqual(len(gate.calls), 2)
-        gate.open()
-        await run
-        self.assertEqual(len(gate.calls), 12 - len(gone))
-
 
 class Unusual(AsyncTestCase):
     async def test_tasks_that_are_falsy_or_mocks_or_have_a_call_but_no_function_run(self, container, log):
@@ -1214,11 +1212,7 @@ class Growing(AsyncTestCase):
         await self.open_in_turn(self.go(tasks), added, blocking)
 
     async def test_an_async_task_added_in_a_thread_begins_before_what_that_goes_on_with_has_ended(self, door, gate):
-        def adds():
-            asyncio.run_coroutine_threadsafe(turns(), self.loop).result(SECONDS)  # it knows that this has begun
-            group.add_task(door)
-
-        group = container(adds, gate, as_group=True, executor=self.pool())
+        group = container(lambda: group.add_task(door), *[int] * 4, gate, as_group=True, executor=self.pool())
         await self.open_in_turn(self.go(group), door, gate)
 
     async def test_an_error_handler_may_add_tasks(self, container, log, way):
@@ -1266,6 +1260,13 @@ class Limits(AsyncTestCase):
         tasks = [log.task(kind, number) for number in range(50)]
         await container(*tasks, as_group=True, limit=limit)()
         self.assertEqual(log, list(range(50)))
+
+    async def test_an_async_task_does_not_pass_by_sync_ones_that_wait_under_a_limit(self, log, gate):
+        run = self.go(container(gate, *[int] * 9, log.coro, as_group=True, limit=8, executor=self.pool()))
+        await gate.reached()
+        await turns()
+        self.assertEqual(log, [])
+        await self.open_in_turn(run, gate)
 
     OPTIONS = ({"limit": 5}, {"as_group": True, "limit": 1})
 
