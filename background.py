@@ -280,7 +280,7 @@ class _Run(TaskGroup):
                     await asyncio.sleep(0)
                 elif self.members:
                     await self.changed.wait()
-                elif not self.stopping():
+                else:
                     return
             raise CancelledError  # to end the members, below
         except CancelledError:
@@ -337,9 +337,8 @@ class _Run(TaskGroup):
                 return returned
             if member and length_hint(self.upcoming):  # it may have added some
                 tell(self.changed.set)
-            if monotonic() >= until or (drawn := self.draw()) is None:
-                return None
-            batch.append(drawn)
+            if monotonic() < until and (drawn := self.draw()) is not None:
+                batch.append(drawn)
 
     def stopping(self) -> bool:
         return self.failing or _cancelling(self.parent) > self.requests
