@@ -233,7 +233,6 @@ class _Run(TaskGroup):
         """Run tasks one after the other: those of a sequence, or that of a member."""
         if _cancelling(self.parent) > self.requests:
             raise CancelledError  # of the run, which has not told this member yet
-        member = None if self.directly else asyncio.current_task()
         caught: Any = () if self.directly else BaseException
         until = monotonic() + _TURN
         for task in tasks:
@@ -246,6 +245,7 @@ class _Run(TaskGroup):
                     if plain and task.is_async and not task.kwargs:
                         await task.func(*task.args)  # (faster)
                     elif self.for_thread(task):
+                        member = None if self.directly else asyncio.current_task()
                         self.requests = _cancelling(self.parent)  # (may be wrong)
                         batch = [task]
                         try:
