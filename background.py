@@ -86,8 +86,7 @@ class BackgroundTasks(BackgroundTask):
     tasks: any iterable, copied. What a running task adds runs in the same run.
     as_group: whether `await tasks()` runs them concurrently, or one after the other.
     limit: how many tasks of a group run at a time, from 1; None: all.
-    fail_fast: whether a failure ends the run; else all are raised in one ExceptionGroup
-        when the rest has run.
+    fail_fast: whether a failure ends the run; else an ExceptionGroup has all at its end.
     on_error: sync or async, called on the loop with task and exception for each failure.
         If it returns, that is dealt with; what it raises takes its place.
     executor: for the sync functions, and those of whatever is awaited within the run and
@@ -246,7 +245,8 @@ class _Run(TaskGroup):
                         await task.func(*task.args)  # (faster)
                     elif self.for_thread(task):
                         member = None if self.directly else asyncio.current_task()
-                        self.requests = _cancelling(self.parent)  # (may be wrong)
+                        # (earlier tasks of a sequence may have left the count wrong)
+                        self.requests = _cancelling(self.parent)
                         batch = [task]
                         try:
                             await _in_executor(self.call_each, batch, member)
@@ -392,7 +392,7 @@ async def _in_executor(func: Callable[..., Any], /, *args: Any, **kwargs: Any) -
     requests = _cancelling(asyncio.current_task())
     if requests:
         await asyncio.sleep(0)  # a cancellation still to be delivered comes first
-    func = functools.partial(func, **kwargs) if kwargs else func  # (for it alone)
+    func = functools.partial(func, **kwargs) if kwargs else func  # (not submit's)
     loop, executor = asyncio.get_running_loop(), _executor.get()
     call: Future[Any] = Future()
     cancellation = None

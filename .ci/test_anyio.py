@@ -96,7 +96,8 @@ def test_a_run_that_is_closed_after_the_loop_ends_without_noise(shape: str) -> N
         task = SHAPES[shape](gate).start()
         await asyncio.to_thread(gate.begun.wait, 30)
         task.cancel()
-        await asyncio.sleep(0.05)
+        for _ in range(10):  # turns, in which each run around it comes to wait for the thread
+            await asyncio.sleep(0)
         return task
 
     loop = asyncio.new_event_loop()
