@@ -10,24 +10,21 @@ run begins nothing more, waits for the functions that threads run, and drops no 
 import asyncio
 import functools
 import inspect
-import os
 import sys
 from asyncio import AbstractEventLoop, CancelledError, Event, Task, TaskGroup  # 3.11
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable
 from concurrent import futures
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from contextvars import ContextVar, copy_context
 from operator import length_hint
-from threading import local
 from time import monotonic
-from types import FunctionType
 from typing import Any, Final, ParamSpec
+from weakref import WeakKeyDictionary
 
 __all__ = ("BackgroundTask", "BackgroundTasks", "drain")
 __version__ = "2.0.0"
-
 P = ParamSpec("P")
 
 
@@ -89,9 +86,8 @@ class BackgroundTasks(BackgroundTask):
     fail_fast: whether a failure ends the run; else an ExceptionGroup has all at its end.
     on_error: sync or async, called on the loop with task and exception for each failure.
         If it returns, that is dealt with; what it raises takes its place.
-    executor: for the sync functions, and those of whatever is awaited within the run and
-        has no executor; None: that of the run around it, else a pool of 40 threads. Only
-        threads of this interpreter get the context.
+    executor: for the sync functions, also of what is awaited within and has none. None:
+        that of the run around it, else 40 threads. Only threads share the context.
 
     Wrong options raise TypeError or ValueError, when made and again when run.
     Cancellation: what has not begun never begins, what runs ends as in BackgroundTask;
@@ -106,7 +102,7 @@ class BackgroundTasks(BackgroundTask):
         limit: int | None = None,
         fail_fast: bool = True,
         on_error: Callable[[BackgroundTask, Exception], object] | None = None,
-        executor: Executor | None = None,
+        executor: futures.Executor | None = None,
     ) -> None:
         it: Any = () if tasks is None else tasks
         self.tasks: list[BackgroundTask] = list(it) if hasattr(it, "__iter__") else it
@@ -166,12 +162,10 @@ async def drain() -> None:
             _draining.remove(mark)
 
 
-# A run of a container
-
-_TURN: Final = 0.001  # seconds for which a run may keep the event loop from other work
-
-# The executor in force: that of the innermost run which has one.
-_executor: ContextVar[Executor | None] = ContextVar("executor", default=None)
+# A run of a container: for how long it may keep the event loop from other work, in
+# seconds; the executor in force, that of the innermost run which has one.
+_TURN: Final = 0.001
+_executor: ContextVar[futures.Executor | None] = ContextVar("executor", default=None)
 
 
 class _Run(TaskGroup):
@@ -198,7 +192,7 @@ class _Run(TaskGroup):
         self.limit = 1 if in_order else container.limit or sys.maxsize
         executor = _executor.get() if container.executor is None else container.executor
         self.token = _executor.set(executor)
-        self.in_threads = _has_threads(executor)
+        self.in_threads = executor is None or _has_threads(executor)
         self.loop = asyncio.get_running_loop()
         self.parent = asyncio.current_task()
         self.requests = _cancelling(self.parent)
@@ -216,17 +210,16 @@ class _Run(TaskGroup):
             await super().__aexit__(None, None, None)  # (for members, if fill() fails)
         if self.end is None and self.failures:
             self.end = BaseExceptionGroup("failures of background tasks", self.failures)
-        raised = exc if self.end is None else self.end
         never = length_hint(self.upcoming) + len(self.waiting) + self.unbegun
-        if never and isinstance(raised, Exception):
+        if never:
             tasks = f"task{'s' * (never > 1)} of {_name(self.container)}"
-            _add_note(raised, f"{never} {tasks} never began")
+            _add_note(self.end or exc, f"{never} {tasks} never began")
         try:
             if self.end is not None:
                 raise self.end
         finally:
             vars(self).clear()  # (what is raised would be in cycles)
-            del raised, exc
+            del exc
 
     async def work(self, tasks: Iterable[BackgroundTask]) -> None:
         """Run tasks one after the other: those of a sequence, or that of a member."""
@@ -245,8 +238,7 @@ class _Run(TaskGroup):
                         await task.func(*task.args)  # (faster)
                     elif self.for_thread(task):
                         member = None if self.directly else asyncio.current_task()
-                        # (earlier tasks of a sequence may have left the count wrong)
-                        self.requests = _cancelling(self.parent)
+                        self.requests = _cancelling(self.parent)  # (tasks change it)
                         batch = [task]
                         try:
                             await _in_executor(self.call_each, batch, member)
@@ -315,12 +307,11 @@ class _Run(TaskGroup):
 
     def draw(self) -> BackgroundTask | None:
         """A task for a thread, if any may still begin; also called by threads."""
-        if self.stopping() or self.loop.is_closed():
-            return None
-        if self.directly and self.is_next_for_thread():
-            return next(self.upcoming)  # (the loop waits meanwhile, nobody else draws)
-        with suppress(IndexError):
-            return self.waiting.popleft()
+        if not self.stopping() and not self.loop.is_closed():
+            if self.directly and self.is_next_for_thread():
+                return next(self.upcoming)  # (the loop waits meanwhile, no other draws)
+            with suppress(IndexError):
+                return self.waiting.popleft()
         return None
 
     def call_each(self, batch: list[BackgroundTask], member: Task[Any] | None) -> Any:
@@ -349,8 +340,7 @@ class _Run(TaskGroup):
     def is_next_for_thread(self) -> bool:
         left = length_hint(self.upcoming)
         is_for_one = left > 0 and self.for_thread(self.tasks[-left])
-        # (a thread may have added one meanwhile: then that was another)
-        return is_for_one and left == length_hint(self.upcoming)
+        return is_for_one and left == length_hint(self.upcoming)  # (none was added)
 
     def collect(self, exc: BaseException) -> None:
         isolated = isinstance(exc, Exception) and not self.container.fail_fast
@@ -374,17 +364,10 @@ class _Run(TaskGroup):
         self.has_begun(member)
 
 
-# A trip to an executor
-
-_pools: Final[dict[tuple[int, int], ThreadPoolExecutor]] = {}
+# A trip to an executor: the threads of each event loop, for one that runs in a thread of
+# another must not wait for it; what a thread leaves to the loop, to be awaited or closed.
+_pools: Final = WeakKeyDictionary[AbstractEventLoop, futures.Executor]()
 _FOR_THE_LOOP: Final[Any] = (Awaitable, Generator, AsyncGenerator)
-_here: Final = local()  # depth: how many loops, each in a thread of the one before
-
-
-def _pool() -> ThreadPoolExecutor:
-    """The module's threads; a forked child, and a loop in one of them, have their own."""
-    at = os.getpid(), getattr(_here, "depth", 0)
-    return _pools.get(at) or _pools.setdefault(at, ThreadPoolExecutor(40, "background"))
 
 
 async def _in_executor(func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:
@@ -393,14 +376,16 @@ async def _in_executor(func: Callable[..., Any], /, *args: Any, **kwargs: Any) -
     if requests:
         await asyncio.sleep(0)  # a cancellation still to be delivered comes first
     func = functools.partial(func, **kwargs) if kwargs else func  # (not submit's)
-    loop, executor = asyncio.get_running_loop(), _executor.get()
+    loop = asyncio.get_running_loop()
+    executor = _executor.get() or _pools.get(loop)
+    if executor is None:
+        executor = _pools[loop] = ThreadPoolExecutor(40, "background")
     call: Future[Any] = Future()
     cancellation = None
     try:
         try:
-            if executor is None or _has_threads(executor):
-                pool = _pool() if executor is None else executor
-                await loop.run_in_executor(pool, _in_thread(call, func, *args))
+            if _has_threads(executor):
+                await loop.run_in_executor(executor, _in_thread(call, func, *args))
             else:
                 call = executor.submit(func, *args)
                 await _end_of(call).wait()
@@ -427,13 +412,11 @@ def _in_thread(call: Future[Any], *func: Any) -> Callable[[], None]:
     """What a thread does for a call, whose cancel() tells whether it has begun."""
     loop, context = asyncio.get_running_loop(), copy_context()
     context.run(_executor.set, None)  # a loop that runs in the thread inherits none
-    depth = getattr(_here, "depth", 0) + 1
 
     def in_thread() -> None:
         nonlocal call
         try:
             if not loop.is_closed() and call.set_running_or_notify_cancel():
-                _here.depth = depth
                 call.set_result(context.run(*func))
         except BaseException as exc:  # noqa: BLE001
             call.set_exception(exc)
@@ -444,43 +427,39 @@ def _in_thread(call: Future[Any], *func: Any) -> Callable[[], None]:
 
 
 def _end_of(call: Future[Any]) -> Event:
-    done, loop = Event(), asyncio.get_running_loop()
-
     def tell(_: object) -> None:
         with suppress(RuntimeError):  # the loop may have been closed meanwhile
-            loop.call_soon_threadsafe(done.set)
+            loop.call_soon_threadsafe(end.set)
 
+    end, loop = Event(), asyncio.get_running_loop()
     call.add_done_callback(tell)
-    return done
+    return end
 
 
-async def _settle(returned: Any, cancelled: bool = False) -> None:
+async def _settle(result: Any, cancelled: bool = False) -> None:
     """Await what a function has returned, or close it, if it is for the loop."""
     try:
-        awaitable = inspect.isawaitable(returned)
+        awaitable = inspect.isawaitable(result)
         if awaitable and not cancelled:
-            await returned
-        elif isinstance(returned, _FOR_THE_LOOP):
-            close: Any = getattr(returned, "close", getattr(returned, "cancel", None))
-            close = getattr(returned, "aclose", close)
+            await result
+        elif isinstance(result, _FOR_THE_LOOP):
+            close: Any = getattr(result, "close", getattr(result, "cancel", None))
+            close = getattr(result, "aclose", close)
             await _settle(close and close())  # (which may be async, too)
             if not awaitable:
-                kind = type(returned).__name__
-                raise TypeError(f"func returned a {kind}: nothing of it has run")
+                raise _wrong("result", "no generator", result, "nothing of it has run")
     finally:
-        del returned  # (a failed future would be in a cycle)
+        del result  # (a failed future would be in a cycle)
 
 
-def _has_threads(executor: Executor | None) -> bool:
+def _has_threads(executor: futures.Executor) -> bool:
     """Whether it calls in threads of this interpreter, where a context can follow."""
     others = getattr(futures, "InterpreterPoolExecutor", ())
-    threads = isinstance(executor, ThreadPoolExecutor)
-    return executor is None or (threads and not isinstance(executor, others))
+    return isinstance(executor, ThreadPoolExecutor) and not isinstance(executor, others)
 
 
 async def _wait_on(changed: Event, ended: Callable[[], bool]) -> None:
-    """Wait until it has ended, despite cancellations, which a scope of anyio repeats in
-    every turn of the loop, unless one is shielded from it."""
+    """Wait on despite cancellations, which a scope of anyio repeats, unless shielded."""
     scope = getattr(sys.modules.get("anyio"), "CancelScope", None)
     shield = scope(shield=True) if scope else nullcontext()
     shield.__enter__()
@@ -495,14 +474,11 @@ def _cancelling(task: Task[Any] | None) -> int:
     return 0 if task is None else task.cancelling()
 
 
-# Started tasks
-
+# Started tasks, of each event loop by their marks. A mark stands for the asyncio task,
+# which would make a cycle, in the contexts of what runs inside; and in drain().
 _started: Final[dict[AbstractEventLoop, dict[object, Task[None] | None]]] = {}
-
-# A mark stands for a started task in the contexts of what runs inside of it, where the
-# asyncio task would make a cycle.
 _marks: ContextVar[tuple[object, ...]] = ContextVar("marks", default=())
-_draining: Final[list[object]] = []  # marks of what waits in drain()
+_draining: Final[list[object]] = []
 
 
 def _start(task: BackgroundTask) -> Task[None]:
@@ -511,9 +487,8 @@ def _start(task: BackgroundTask) -> Task[None]:
     except RuntimeError as exc:
         exc.add_note("call start() on the event loop, or hand the task to a response")
         raise
-    for other in list(_started):
-        if other.is_closed():  # what has not ended there never will
-            _started.pop(other, None)
+    for closed in [other for other in list(_started) if other.is_closed()]:
+        _started.pop(closed, None)  # what has not ended there never will
     started = _started.setdefault(loop, {})
     mark, name, context = object(), _name(task), copy_context()
     outer = [other for other in _marks.get() if other in started]
@@ -526,14 +501,13 @@ def _start(task: BackgroundTask) -> Task[None]:
 
 
 # Checks and names
-
 _ADVICE: Final = "pass the function and its arguments, BackgroundTask(send, 1)"
 _GENERATES: Final = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 
 
 def _is_async(func: Any) -> bool:
     """Whether calling it gives a coroutine; TypeError for what can be no task."""
-    if type(func) is FunctionType and not func.__dict__:  # most are, and this is quick
+    if inspect.isfunction(func) and not func.__dict__:  # most are, and this is quick
         flags = func.__code__.co_flags
         if not flags & _GENERATES:
             return flags & inspect.CO_COROUTINE != 0
@@ -571,7 +545,7 @@ def _check(container: Any) -> None:
         raise ValueError(f"limit must be at least 1, or None for no limit, got {limit}")
     if on_error is not None and not callable(on_error):
         raise _wrong("on_error", "callable as on_error(task, exception)", on_error)
-    if executor is not None and not isinstance(executor, Executor):
+    if executor is not None and not isinstance(executor, futures.Executor):
         raise _wrong("executor", "a concurrent.futures.Executor object", executor)
 
 
@@ -596,12 +570,11 @@ def _name(thing: Any) -> str:
 
 
 def _blame(task: BackgroundTask, exc: BaseException) -> None:
-    if isinstance(exc, Exception) and not isinstance(task, BackgroundTasks):
-        with suppress(Exception):  # (a subclass has its own repr)
-            _add_note(exc, f"raised by {task!r}")
+    if not isinstance(task, BackgroundTasks):
+        _add_note(exc, f"raised by {type(task).__name__}({_name(task)})")
 
 
-def _add_note(exc: Exception, note: str) -> None:
+def _add_note(exc: BaseException | None, note: str) -> None:
     with suppress(Exception):  # it may refuse notes
-        if note not in getattr(exc, "__notes__", ()):
+        if isinstance(exc, Exception) and note not in getattr(exc, "__notes__", ()):
             exc.add_note(note)

@@ -1494,29 +1494,37 @@ class Threads(AsyncTestCase, eager=False):
         await container(*[lambda: (spin(0.00005), function(log))] * 1000, as_group=True, executor=self.pool(40))()
         self.assertLess(len(set(log)), 30)
 
-    async def test_loops_run_in_threads_have_threads_of_their_own(self, log):
+    @each(threads=(contextlib.nullcontext, partial(ThreadPoolExecutor, 1)))
+    async def test_each_loop_that_a_thread_runs_has_threads_of_its_own(self, log, threads):
         barrier = threading.Barrier(40)
 
         def runs_a_loop(depth):
             barrier.wait(SECONDS)
             inner = BackgroundTask(runs_a_loop, depth - 1) if depth else log.sync
-            asyncio.run(container(int, inner)(), debug=False)
+            run = partial(asyncio.run, container(int, inner)(), debug=False)
+            with threads() as thread:  # this one, or another that it waits for
+                thread.submit(run).result() if thread else run()
 
         await container(*[BackgroundTask(runs_a_loop, 2)] * 40, as_group=True)()
         self.assertEqual(len(log), 40)
 
-    async def test_the_pool_is_made_when_the_first_sync_function_needs_it(self):
+    async def test_the_threads_of_a_loop_are_made_when_a_sync_function_needs_them_and_end_with_the_loop(self):
         script = """
-            import asyncio, threading
+            import asyncio, gc, threading
             from background import BackgroundTask, BackgroundTasks
 
             sleep = BackgroundTask(asyncio.sleep, 0)
-            for task in BackgroundTasks([sleep]), BackgroundTasks([sleep], as_group=True), BackgroundTask(int):
-                asyncio.run(task())
-                print(*[thread.name for thread in threading.enumerate()])
+            with asyncio.Runner() as runner:
+                for task in BackgroundTasks([sleep]), BackgroundTasks([sleep], as_group=True), BackgroundTask(int):
+                    runner.run(task())
+                    print(*[thread.name for thread in threading.enumerate()])
+            gc.collect()
+            for thread in set(threading.enumerate()) - {threading.main_thread()}:
+                thread.join(20)
+            print(threading.active_count())
         """
         printed = run_python("-c", inspect.cleandoc(script)).splitlines()
-        self.assertEqual(printed, ["MainThread", "MainThread", "MainThread background_0"])
+        self.assertEqual(printed, ["MainThread", "MainThread", "MainThread background_0", "1"])
 
     @unittest.skipUnless(hasattr(os, "fork"), "there is no fork on this platform")
     async def test_a_forked_child_makes_its_own_pool(self):
