@@ -20,6 +20,7 @@ from contextlib import nullcontext, suppress
 from contextvars import ContextVar, copy_context
 from operator import length_hint
 from time import monotonic
+from types import FunctionType
 from typing import Any, Final, ParamSpec
 from weakref import WeakKeyDictionary
 
@@ -292,15 +293,14 @@ class _Run(TaskGroup):
             return False
         # At most 4 calls on their way: if they hold the GIL, has_begun() is late, and more
         # would swamp the loop; if they block, it is prompt and lets the next go.
-        task = self.draw() if self.waiting and len(self.on_their_way) < 4 else None
-        may_pass = self.limit == sys.maxsize or not self.waiting
-        if task is None and may_pass and length_hint(self.upcoming):
-            task = next(self.upcoming)
-        if task is None:
+        drawn = self.draw() if self.waiting and len(self.on_their_way) < 4 else None
+        may_pass = not self.waiting or self.limit == sys.maxsize
+        if drawn is None and not (may_pass and length_hint(self.upcoming)):
             return False
+        task = next(self.upcoming) if drawn is None else drawn
         member = self.create_task(name=_name(task), coro=self.work([task]))
         self.members.add(member)
-        if self.for_thread(task):
+        if drawn is not None:
             self.on_their_way.add(member)
         member.add_done_callback(self.has_ended)
         return True
@@ -358,8 +358,8 @@ class _Run(TaskGroup):
         self.changed.set()
 
     def has_ended(self, member: Task[Any]) -> None:
-        if self.stopping():  # (else it was refused by its executor)
-            self.unbegun += member.cancelled() or member in self.on_their_way
+        if member.cancelled() or member in self.on_their_way:
+            self.unbegun += self.stopping()  # (else it was refused by its executor)
         self.members.discard(member)
         self.has_begun(member)
 
@@ -507,7 +507,7 @@ _GENERATES: Final = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 
 def _is_async(func: Any) -> bool:
     """Whether calling it gives a coroutine; TypeError for what can be no task."""
-    if inspect.isfunction(func) and not func.__dict__:  # most are, and this is quick
+    if type(func) is FunctionType and not func.__dict__:  # most are, and this is quick
         flags = func.__code__.co_flags
         if not flags & _GENERATES:
             return flags & inspect.CO_COROUTINE != 0
@@ -559,14 +559,14 @@ def _wrong(option: str, wanted: str, given: Any, way_out: str = "") -> TypeError
 
 def _name(thing: Any) -> str:
     """The dotted name of a function, or of the class of what has no name."""
+    name: object = getattr(thing, "__qualname__", None)
+    if isinstance(name, str):
+        module: object = getattr(thing, "__module__", None)
+        return f"{module}.{name}" if isinstance(module, str) else name
     if issubclass(type(thing), BackgroundTasks):
         return f"{type(thing).__name__}({len(thing.tasks)} tasks)"
-    if issubclass(type(thing), (BackgroundTask, functools.partial)):
-        return _name(thing.func)
-    if not isinstance(getattr(thing, "__qualname__", None), str):
-        return _name(type(thing))
-    module, name = getattr(thing, "__module__", None), str(thing.__qualname__)
-    return f"{module}.{name}" if isinstance(module, str) else name
+    is_call = issubclass(type(thing), (BackgroundTask, functools.partial))
+    return _name(thing.func if is_call else type(thing))
 
 
 def _blame(task: BackgroundTask, exc: BaseException) -> None:
