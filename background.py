@@ -10,6 +10,7 @@ run begins nothing more, waits for the functions that threads run, and drops no 
 import asyncio
 import functools
 import inspect
+import os
 import sys
 from asyncio import AbstractEventLoop, CancelledError, Event, Task, TaskGroup  # 3.11
 from collections import deque
@@ -17,12 +18,12 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iter
 from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext, suppress
-from contextvars import ContextVar, copy_context
+from contextvars import Context, ContextVar, copy_context
 from operator import length_hint
+from threading import local
 from time import monotonic
 from types import FunctionType
 from typing import Any, Final, ParamSpec
-from weakref import WeakKeyDictionary
 
 __all__ = ("BackgroundTask", "BackgroundTasks", "drain")
 __version__ = "2.0.0"
@@ -199,7 +200,7 @@ class _Run(TaskGroup):
         self.requests = _cancelling(self.parent)
         self.waiting: deque[BackgroundTask] = deque()  # for threads, which draw them
         self.members: set[Task[Any]] = set()
-        self.on_their_way: set[Task[Any]] = set()  # those that no thread has begun
+        self.on_their_way: set[Task[Any] | None] = set()  # not yet begun by threads
         self.failures: list[BaseException] = []
 
     async def __aexit__(self, _: object, exc: BaseException | None, tb: object) -> None:
@@ -213,8 +214,8 @@ class _Run(TaskGroup):
             self.end = BaseExceptionGroup("failures of background tasks", self.failures)
         never = length_hint(self.upcoming) + len(self.waiting) + self.unbegun
         if never:
-            tasks = f"task{'s' * (never > 1)} of {_name(self.container)}"
-            _add_note(self.end or exc, f"{never} {tasks} never began")
+            note = f"{never} task{'s' * (never > 1)} of {_name(self.container)} never began"
+            _add_note(exc if self.end is None else self.end, lambda: note)
         try:
             if self.end is not None:
                 raise self.end
@@ -249,6 +250,7 @@ class _Run(TaskGroup):
                         await task()
                 except Exception as exc:
                     _blame(task, exc)
+                    self.on_their_way.discard(asyncio.current_task())  # (if refused)
                     on_error = None if self.stopping() else self.container.on_error
                     try:  # (`suppress` would take a group of exceptions apart)
                         if on_error is not None:
@@ -300,7 +302,7 @@ class _Run(TaskGroup):
         task = next(self.upcoming) if drawn is None else drawn
         member = self.create_task(name=_name(task), coro=self.work([task]))
         self.members.add(member)
-        if drawn is not None:
+        if drawn is not None and not member.done():
             self.on_their_way.add(member)
         member.add_done_callback(self.has_ended)
         return True
@@ -358,15 +360,15 @@ class _Run(TaskGroup):
         self.changed.set()
 
     def has_ended(self, member: Task[Any]) -> None:
-        if member.cancelled() or member in self.on_their_way:
-            self.unbegun += self.stopping()  # (else it was refused by its executor)
+        self.unbegun += member.cancelled() or member in self.on_their_way
         self.members.discard(member)
         self.has_begun(member)
 
 
-# A trip to an executor: the threads of each event loop, for one that runs in a thread of
-# another must not wait for it; what a thread leaves to the loop, to be awaited or closed.
-_pools: Final = WeakKeyDictionary[AbstractEventLoop, futures.Executor]()
+# A trip to an executor: the module's threads, by process and depth (how many loops there
+# are, each in a thread of the one before); what a thread leaves to the loop.
+_pools: Final[dict[tuple[int, int], ThreadPoolExecutor]] = {}
+_here: Final = local()
 _FOR_THE_LOOP: Final[Any] = (Awaitable, Generator, AsyncGenerator)
 
 
@@ -376,18 +378,22 @@ async def _in_executor(func: Callable[..., Any], /, *args: Any, **kwargs: Any) -
     if requests:
         await asyncio.sleep(0)  # a cancellation still to be delivered comes first
     func = functools.partial(func, **kwargs) if kwargs else func  # (not submit's)
-    loop = asyncio.get_running_loop()
-    executor = _executor.get() or _pools.get(loop)
+    loop, executor = asyncio.get_running_loop(), _executor.get()
     if executor is None:
-        executor = _pools[loop] = ThreadPoolExecutor(40, "background")
+        at = os.getpid(), getattr(_here, "depth", 0)
+        executor = _pools[at] = _pools.get(at) or ThreadPoolExecutor(40, "background")
+    context = copy_context()
+    context.run(_executor.set, None)  # a loop in a thread or process inherits none
     call: Future[Any] = Future()
-    cancellation = None
+    cancellation = failure = None
     try:
         try:
             if _has_threads(executor):
-                await loop.run_in_executor(executor, _in_thread(call, func, *args))
+                await loop.run_in_executor(
+                    executor, _threaded(call, context, func, *args)
+                )
             else:
-                call = executor.submit(func, *args)
+                call = context.run(executor.submit, func, *args)
                 await _end_of(call).wait()
         except CancelledError as exc:
             if _cancelling(asyncio.current_task()) > requests:
@@ -396,27 +402,28 @@ async def _in_executor(func: Callable[..., Any], /, *args: Any, **kwargs: Any) -
             await _wait_on(_end_of(call), call.done)
         if call.cancelled():
             raise cancellation or RuntimeError("dropped: the executor was shut down")
-        unraisable = isinstance(call.exception(), StopIteration | CancelledError)
-        if unraisable:  # by a coroutine
-            raise RuntimeError("no coroutine can raise its cause") from call.exception()
-        if call.result() is not None:
-            await _settle(call.result(), cancellation is not None)
+        failure = call.exception()
+        if failure is not None and isinstance(failure, StopIteration | CancelledError):
+            raise RuntimeError("no coroutine can raise its cause") from failure
+        if failure is not None:  # (result() may lose one that is false)
+            raise failure
+        await _settle(call.result(), cancellation is not None)
         if cancellation is not None:
             raise cancellation
     finally:
         call.cancel()  # where no thread could be started, it would stay in the queue
-        del call, cancellation  # (of a failure, they would make a cycle)
+        del call, cancellation, failure  # (they would make a cycle)
 
 
-def _in_thread(call: Future[Any], *func: Any) -> Callable[[], None]:
+def _threaded(call: Future[Any], context: Context, *func: Any) -> Callable[[], None]:
     """What a thread does for a call, whose cancel() tells whether it has begun."""
-    loop, context = asyncio.get_running_loop(), copy_context()
-    context.run(_executor.set, None)  # a loop that runs in the thread inherits none
+    loop, depth = asyncio.get_running_loop(), getattr(_here, "depth", 0) + 1
 
     def in_thread() -> None:
         nonlocal call
         try:
             if not loop.is_closed() and call.set_running_or_notify_cancel():
+                _here.depth = depth
                 call.set_result(context.run(*func))
         except BaseException as exc:  # noqa: BLE001
             call.set_exception(exc)
@@ -566,15 +573,15 @@ def _name(thing: Any) -> str:
     if issubclass(type(thing), BackgroundTasks):
         return f"{type(thing).__name__}({len(thing.tasks)} tasks)"
     is_call = issubclass(type(thing), (BackgroundTask, functools.partial))
-    return _name(thing.func if is_call else type(thing))
+    return _name((is_call and getattr(thing, "func", None)) or type(thing))
 
 
 def _blame(task: BackgroundTask, exc: BaseException) -> None:
     if not isinstance(task, BackgroundTasks):
-        _add_note(exc, f"raised by {type(task).__name__}({_name(task)})")
+        _add_note(exc, lambda: f"raised by {task!r}")
 
 
-def _add_note(exc: BaseException | None, note: str) -> None:
-    with suppress(Exception):  # it may refuse notes
-        if isinstance(exc, Exception) and note not in getattr(exc, "__notes__", ()):
-            exc.add_note(note)
+def _add_note(exc: BaseException | None, note: Callable[[], str]) -> None:
+    with suppress(Exception):  # it may refuse notes, and a subclass fail to name itself
+        if isinstance(exc, Exception) and note() not in getattr(exc, "__notes__", ()):
+            exc.add_note(note())
