@@ -267,8 +267,7 @@ class _Run(TaskGroup):
         """Begin members of the group, and stay in its body until they have ended."""
         self.changed = Event()
         try:
-            if self.requests:
-                await asyncio.sleep(0)  # a cancellation to be delivered comes first
+            await asyncio.sleep(0)  # a cancellation to be delivered comes first
             while not self.stopping():  # (and before each one: an eager one may fail)
                 self.changed.clear()
                 if all(not self.stopping() and self.begin_next() for _ in range(16)):
@@ -385,7 +384,7 @@ async def _in_executor(func: Callable[..., Any], /, *args: Any, **kwargs: Any) -
     context = copy_context()
     context.run(_executor.set, None)  # a loop in a thread or process inherits none
     call: Future[Any] = Future()
-    cancellation = failure = None
+    cancellation = None
     try:
         try:
             if _has_threads(executor):
@@ -402,17 +401,16 @@ async def _in_executor(func: Callable[..., Any], /, *args: Any, **kwargs: Any) -
             await _wait_on(_end_of(call), call.done)
         if call.cancelled():
             raise cancellation or RuntimeError("dropped: the executor was shut down")
-        failure = call.exception()
-        if failure is not None and isinstance(failure, StopIteration | CancelledError):
-            raise RuntimeError("no coroutine can raise its cause") from failure
-        if failure is not None:  # (result() may lose one that is false)
-            raise failure
-        await _settle(call.result(), cancellation is not None)
+        unraisable = isinstance(call.exception(), StopIteration | CancelledError)
+        if unraisable:  # by a coroutine
+            raise RuntimeError("no coroutine can raise its cause") from call.exception()
+        if call.result() is not None:
+            await _settle(call.result(), cancellation is not None)
         if cancellation is not None:
             raise cancellation
     finally:
         call.cancel()  # where no thread could be started, it would stay in the queue
-        del call, cancellation, failure  # (they would make a cycle)
+        del call, cancellation  # (of a failure, they would make a cycle)
 
 
 def _threaded(call: Future[Any], context: Context, *func: Any) -> Callable[[], None]:
@@ -573,7 +571,7 @@ def _name(thing: Any) -> str:
     if issubclass(type(thing), BackgroundTasks):
         return f"{type(thing).__name__}({len(thing.tasks)} tasks)"
     is_call = issubclass(type(thing), (BackgroundTask, functools.partial))
-    return _name((is_call and getattr(thing, "func", None)) or type(thing))
+    return _name(thing.func if is_call else type(thing))
 
 
 def _blame(task: BackgroundTask, exc: BaseException) -> None:
