@@ -66,10 +66,8 @@ class BackgroundTask:
             raise
 
     def start(self) -> Task[None]:
-        """Run it now, in the background of the running event loop (else RuntimeError).
-
-        The asyncio.Task is kept referenced, and a failure that nobody awaits reported.
-        """
+        """Run it now, in the background of the running event loop (else RuntimeError);
+        keep the asyncio.Task until it ends, report a failure that nobody awaits."""
         return _start(self)
 
     def __repr__(self) -> str:
@@ -138,7 +136,6 @@ class BackgroundTasks(BackgroundTask):
             await run.fill()
 
     async def __call__(self) -> None:
-        """Run the tasks, as a group if `as_group`, otherwise one after the other."""
         await self.func()
 
     def __repr__(self) -> str:
@@ -164,9 +161,8 @@ async def drain() -> None:
             _draining.remove(mark)
 
 
-# A run of a container: for how long it may keep the event loop from other work, in
-# seconds; the executor in force, that of the innermost run which has one.
-_TURN: Final = 0.001
+# A run of a container; the executor in force is that of the innermost which has one.
+_TURN: Final = 0.001  # seconds for which a run may keep the event loop from other work
 _executor: ContextVar[futures.Executor | None] = ContextVar("executor", default=None)
 
 
@@ -364,10 +360,9 @@ class _Run(TaskGroup):
         self.has_begun(member)
 
 
-# A trip to an executor: the module's threads, by process and depth (how many loops there
-# are, each in a thread of the one before); what a thread leaves to the loop.
+# A trip to an executor; the module's threads are kept by process and depth.
 _pools: Final[dict[tuple[int, int], ThreadPoolExecutor]] = {}
-_here: Final = local()
+_here: Final = local()  # depth: how many loops, each in a thread of the one before
 _FOR_THE_LOOP: Final[Any] = (Awaitable, Generator, AsyncGenerator)
 
 
