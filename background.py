@@ -136,6 +136,7 @@ class BackgroundTasks(BackgroundTask):
             await run.fill()
 
     async def __call__(self) -> None:
+        """Run the tasks, as a group if `as_group`, otherwise one after the other."""
         await self.func()
 
     def __repr__(self) -> str:
@@ -246,7 +247,8 @@ class _Run(TaskGroup):
                         await task()
                 except Exception as exc:
                     _blame(task, exc)
-                    self.on_their_way.discard(asyncio.current_task())  # (if refused)
+                    # (what an executor refuses has failed, and is not left unbegun)
+                    self.on_their_way.discard(asyncio.current_task())
                     on_error = None if self.stopping() else self.container.on_error
                     try:  # (`suppress` would take a group of exceptions apart)
                         if on_error is not None:
@@ -383,9 +385,7 @@ async def _in_executor(func: Callable[..., Any], /, *args: Any, **kwargs: Any) -
     try:
         try:
             if _has_threads(executor):
-                await loop.run_in_executor(
-                    executor, _threaded(call, context, func, *args)
-                )
+                await loop.run_in_executor(executor, _thunk(call, context, func, *args))
             else:
                 call = context.run(executor.submit, func, *args)
                 await _end_of(call).wait()
@@ -408,7 +408,7 @@ async def _in_executor(func: Callable[..., Any], /, *args: Any, **kwargs: Any) -
         del call, cancellation  # (of a failure, they would make a cycle)
 
 
-def _threaded(call: Future[Any], context: Context, *func: Any) -> Callable[[], None]:
+def _thunk(call: Future[Any], context: Context, *func: Any) -> Callable[[], None]:
     """What a thread does for a call, whose cancel() tells whether it has begun."""
     loop, depth = asyncio.get_running_loop(), getattr(_here, "depth", 0) + 1
 
