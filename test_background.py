@@ -667,9 +667,9 @@ class Refusals(AsyncTestCase):
     GENERATING += (partial(generator_function), partial(partial(async_generator_function)), async_generator_function)
     GENERATING += (AsyncGeneratorCall(), AsyncGeneratorCall().__call__)
     OPTIONS = (
-        ("tasks", TypeError, "pass a list", [BackgroundTask(print), print, 5]),
-        ("tasks", TypeError, "wrap it in one", [[BackgroundTask(print), print], [BackgroundTask], [None], [Foreign()]]),
-        ("tasks", TypeError, "wrap it in one", [[("secret",)]]),
+        ("tasks", TypeError, "object: pass a list$", [BackgroundTask(print), print, 5]),
+        ("tasks", TypeError, "object: wrap it in one$", [[BackgroundTask(print), print], [BackgroundTask], [None], [Foreign()]]),
+        ("tasks", TypeError, "object: wrap it in one$", [[("secret",)]]),
         ("as_group", TypeError, "one list", [BackgroundTask(print), 1]),
         ("fail_fast", TypeError, "one list", [None]),
         ("limit", TypeError, "int.*None.* object$", [True, 2.0, "secret", [3]]),
@@ -679,7 +679,7 @@ class Refusals(AsyncTestCase):
     )
     WRONG = tuple((option, value, kind, message) for option, kind, message, values in OPTIONS for value in values)
     NO_LISTS = iter(()), map(id, ()), (BackgroundTask(print),), collections.deque([BackgroundTask(print)]), set()
-    ASSIGNED = tuple(("tasks", value, TypeError, "pass a list") for value in NO_LISTS)  # that may be given
+    ASSIGNED = tuple(("tasks", value, TypeError, "object: pass a list$") for value in NO_LISTS)  # that may be given
     MAKERS = BackgroundTask, BackgroundTasks().add_task, BackgroundTasks
 
     @contextlib.contextmanager
