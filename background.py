@@ -82,16 +82,16 @@ class BackgroundTasks(BackgroundTask):
 
     tasks: any iterable, copied. What a running task adds runs in the same run.
     as_group: whether `await tasks()` runs them concurrently, or one after the other.
-    limit: how many tasks of a group run at a time, from 1; None: all.
-    fail_fast: whether a failure ends the run; else an ExceptionGroup has all at its end.
-    on_error: sync or async, called on the loop with task and exception for each failure.
-        If it returns, that is dealt with; what it raises takes its place.
-    executor: for the sync functions, also of what is awaited within and has none. None:
-        that of the run around it, else 40 threads. Only threads share the context.
+    limit: at most so many tasks of a group run at a time (1 or more); None: no limit.
+    fail_fast: whether a failure ends the run; if not, it ends with an ExceptionGroup.
+    on_error: sync or async, called on the loop with each failed task and its exception.
+        If it returns, the failure is handled; what it raises replaces the failure.
+    executor: runs the sync functions, also of what is awaited inside. None: that of the
+        run around this one, else 40 threads. Only threads get a copy of the context.
 
     Wrong options raise TypeError or ValueError, when made and again when run.
-    Cancellation: what has not begun never begins, what runs ends as in BackgroundTask;
-    failures collected before are raised, on_error is called for no more.
+    Cancellation: what has not begun never begins, what runs ends as in BackgroundTask.
+    Failures so far are raised, not CancelledError; on_error is not called any more.
     """
 
     def __init__(
@@ -146,9 +146,9 @@ class BackgroundTasks(BackgroundTask):
 async def drain() -> None:
     """Wait until everything started on the running event loop has ended.
 
-    Tasks started meanwhile are included; none of their errors is raised. From inside a
-    started task, it waits neither for that one nor for others that are in drain(): they
-    never wait for each other. A cancellation (asyncio.timeout) ends only the waiting.
+    Tasks started meanwhile are included; none of their errors is raised. In a started
+    task, it waits neither for that one and those around it, nor for others in drain():
+    they may wait for it. A cancellation (asyncio.timeout) ends only the waiting.
     """
     started = _started.get(asyncio.get_running_loop(), {})
     inside = [mark for mark in _marks.get() if mark in started]
@@ -170,14 +170,14 @@ _executor: ContextVar[futures.Executor | None] = ContextVar("executor", default=
 class _Run(TaskGroup):
     """One `await container()`, which raises on leaving what its tasks have raised.
 
-    A sequence that fails fast works through its tasks itself. Other tasks are members of
-    the TaskGroup, whose body begins them and stays until the last has ended. They raise
-    nothing, and the body calls no function of a user: so if its `cancelling()` has grown,
-    the run is being cancelled. Elsewhere that count is not to be trusted.
+    A sequence that fails fast, without on_error, runs its tasks `directly`. Otherwise
+    members of the TaskGroup do; its body, fill(), begins them, stays until they end,
+    and calls no function of a user: so once the `cancelling()` of its task has grown,
+    the run is being cancelled. A function that runs directly may change that count.
     """
 
     unbegun = 0  # tasks of members that were cancelled before they began
-    failing = False
+    failing = False  # whether nothing more may begin
     end: BaseException | None = None  # what is raised as it is, in no group
 
     def __init__(self, container: BackgroundTasks, in_order: bool = False) -> None:
@@ -209,9 +209,9 @@ class _Run(TaskGroup):
             await super().__aexit__(None, None, None)  # (for members, if fill() fails)
         if self.end is None and self.failures:
             self.end = BaseExceptionGroup("failures of background tasks", self.failures)
-        never = length_hint(self.upcoming) + len(self.waiting) + self.unbegun
-        if never:
-            note = f"{never} task{'s' * (never > 1)} of {_name(self.container)} never began"
+        if never := length_hint(self.upcoming) + len(self.waiting) + self.unbegun:
+            tasks = f"task{'s' * (never > 1)} of {_name(self.container)}"
+            note = f"{never} {tasks} never began"
             _add_note(exc if self.end is None else self.end, lambda: note)
         try:
             if self.end is not None:
@@ -223,7 +223,7 @@ class _Run(TaskGroup):
     async def work(self, tasks: Iterable[BackgroundTask]) -> None:
         """Run tasks one after the other: those of a sequence, or that of a member."""
         if _cancelling(self.parent) > self.requests:
-            raise CancelledError  # of the run, which has not told this member yet
+            raise CancelledError  # (the run is cancelled, fill() will hear it later)
         caught: Any = () if self.directly else BaseException
         until = monotonic() + _TURN
         for task in tasks:
@@ -237,12 +237,12 @@ class _Run(TaskGroup):
                         await task.func(*task.args)  # (faster)
                     elif self.for_thread(task):
                         member = None if self.directly else asyncio.current_task()
-                        self.requests = _cancelling(self.parent)  # (tasks change it)
+                        self.requests = _cancelling(self.parent)  # (anew)
                         batch = [task]
                         try:
                             await _in_executor(self.call_each, batch, member)
                         finally:
-                            task = batch[-1]
+                            task = batch[-1]  # the one that ran last
                     else:
                         await task()
                 except Exception as exc:
@@ -266,7 +266,7 @@ class _Run(TaskGroup):
         self.changed = Event()
         try:
             await asyncio.sleep(0)  # a cancellation to be delivered comes first
-            while not self.stopping():  # (and before each one: an eager one may fail)
+            while not self.stopping():  # (below, too: an eager member may have failed)
                 self.changed.clear()
                 if all(not self.stopping() and self.begin_next() for _ in range(16)):
                     await asyncio.sleep(0)
@@ -290,11 +290,11 @@ class _Run(TaskGroup):
             return True
         if len(self.members) >= self.limit:
             return False
-        # At most 4 calls on their way: if they hold the GIL, has_begun() is late, and more
-        # would swamp the loop; if they block, it is prompt and lets the next go.
+        # At most 4 calls wait for threads to begin them. If functions block, the next
+        # soon goes; if they hold the GIL, that is late, and more would swamp the loop.
         drawn = self.draw() if self.waiting and len(self.on_their_way) < 4 else None
-        may_pass = not self.waiting or self.limit == sys.maxsize
-        if drawn is None and not (may_pass and length_hint(self.upcoming)):
+        may_overtake = not self.waiting or self.limit == sys.maxsize
+        if drawn is None and not (may_overtake and length_hint(self.upcoming)):
             return False
         task = next(self.upcoming) if drawn is None else drawn
         member = self.create_task(name=_name(task), coro=self.work([task]))
@@ -314,12 +314,12 @@ class _Run(TaskGroup):
         return None
 
     def call_each(self, batch: list[BackgroundTask], member: Task[Any] | None) -> Any:
-        """In a thread: function after function, until one needs the loop or the turn ends."""
+        """In a thread: call one function, and more while the turn lasts."""
         tell = self.loop.call_soon_threadsafe
         if member:
             tell(self.has_begun, member)
         until = monotonic() + _TURN  # (wall time: to block counts, too)
-        for task in batch:
+        for task in batch:  # (which grows, below)
             returned = copy_context().run(task.func, *task.args, **task.kwargs)
             if returned is not None and isinstance(returned, _FOR_THE_LOOP):
                 if member:
@@ -338,19 +338,19 @@ class _Run(TaskGroup):
 
     def is_next_for_thread(self) -> bool:
         left = length_hint(self.upcoming)
-        is_for_one = left > 0 and self.for_thread(self.tasks[-left])
-        return is_for_one and left == length_hint(self.upcoming)  # (none was added)
+        is_for_one = left > 0 and self.for_thread(self.tasks[-left])  # (a look ahead)
+        return is_for_one and left == length_hint(self.upcoming)  # (else look again)
 
     def collect(self, exc: BaseException) -> None:
-        isolated = isinstance(exc, Exception) and not self.container.fail_fast
-        alone = self.in_order or isinstance(exc, KeyboardInterrupt | SystemExit)
         if isinstance(exc, CancelledError):
             self.failing |= self.in_order  # (in a group, one may be so on its own)
-        elif isolated or not alone:
-            self.failing |= not isolated
+        elif isinstance(exc, Exception) and not self.container.fail_fast:
             self.failures.append(exc)
-        else:
+        elif self.in_order or isinstance(exc, KeyboardInterrupt | SystemExit):
             self.failing, self.end = True, exc
+        else:
+            self.failing = True
+            self.failures.append(exc)
 
     def has_begun(self, member: Task[Any]) -> None:
         self.on_their_way.discard(member)
@@ -369,9 +369,8 @@ _FOR_THE_LOOP: Final[Any] = (Awaitable, Generator, AsyncGenerator)
 
 
 async def _in_executor(func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:
-    """Call it in the executor in force; wait, even if cancelled; await what it returns."""
-    requests = _cancelling(asyncio.current_task())
-    if requests:
+    """Call it in the executor in force, wait even if cancelled, await its result."""
+    if requests := _cancelling(asyncio.current_task()):
         await asyncio.sleep(0)  # a cancellation still to be delivered comes first
     func = functools.partial(func, **kwargs) if kwargs else func  # (not submit's)
     loop, executor = asyncio.get_running_loop(), _executor.get()
@@ -381,7 +380,7 @@ async def _in_executor(func: Callable[..., Any], /, *args: Any, **kwargs: Any) -
     context = copy_context()
     context.run(_executor.set, None)  # a loop in a thread or process inherits none
     call: Future[Any] = Future()
-    cancellation = None
+    cancellation = failure = None
     try:
         try:
             if _has_threads(executor):
@@ -396,20 +395,21 @@ async def _in_executor(func: Callable[..., Any], /, *args: Any, **kwargs: Any) -
             await _wait_on(_end_of(call), call.done)
         if call.cancelled():
             raise cancellation or RuntimeError("dropped: the executor was shut down")
-        unraisable = isinstance(call.exception(), StopIteration | CancelledError)
-        if unraisable:  # by a coroutine
-            raise RuntimeError("no coroutine can raise its cause") from call.exception()
-        if call.result() is not None:
-            await _settle(call.result(), cancellation is not None)
+        failure = call.exception()
+        if failure is not None and isinstance(failure, CancelledError):
+            raise RuntimeError("no coroutine can raise its cause") from failure
+        if failure is not None:  # (result() may lose one that is false)
+            raise failure  # (of a StopIteration, Python makes a RuntimeError)
+        await _settle(call.result(), cancellation is not None)
         if cancellation is not None:
             raise cancellation
     finally:
         call.cancel()  # where no thread could be started, it would stay in the queue
-        del call, cancellation  # (of a failure, they would make a cycle)
+        del call, cancellation, failure  # (they would make a cycle)
 
 
 def _thunk(call: Future[Any], context: Context, *func: Any) -> Callable[[], None]:
-    """What a thread does for a call, whose cancel() tells whether it has begun."""
+    """What a thread does for a call, which cancel() stops as long as it is queued."""
     loop, depth = asyncio.get_running_loop(), getattr(_here, "depth", 0) + 1
 
     def in_thread() -> None:
@@ -454,12 +454,12 @@ async def _settle(result: Any, cancelled: bool = False) -> None:
 
 def _has_threads(executor: futures.Executor) -> bool:
     """Whether it calls in threads of this interpreter, where a context can follow."""
-    others = getattr(futures, "InterpreterPoolExecutor", ())
+    others = getattr(futures, "InterpreterPoolExecutor", ())  # (3.14, a subclass)
     return isinstance(executor, ThreadPoolExecutor) and not isinstance(executor, others)
 
 
 async def _wait_on(changed: Event, ended: Callable[[], bool]) -> None:
-    """Wait on despite cancellations, which a scope of anyio repeats, unless shielded."""
+    """Wait whatever cancels it, shielded: a cancelled scope of anyio never stops."""
     scope = getattr(sys.modules.get("anyio"), "CancelScope", None)
     shield = scope(shield=True) if scope else nullcontext()
     shield.__enter__()
@@ -474,8 +474,8 @@ def _cancelling(task: Task[Any] | None) -> int:
     return 0 if task is None else task.cancelling()
 
 
-# Started tasks, of each event loop by their marks. A mark stands for the asyncio task,
-# which would make a cycle, in the contexts of what runs inside; and in drain().
+# Started tasks, by event loop and mark; the marks of those around what runs here; those
+# that are in drain(). A mark stands for its task, which there would make a cycle.
 _started: Final[dict[AbstractEventLoop, dict[object, Task[None] | None]]] = {}
 _marks: ContextVar[tuple[object, ...]] = ContextVar("marks", default=())
 _draining: Final[list[object]] = []
@@ -515,7 +515,7 @@ def _is_async(func: Any) -> bool:
         raise _wrong("func", "callable", func, _ADVICE)
     while isinstance(func, functools.partial):
         func = func.func
-    for candidate in (func, type(func).__call__):
+    for candidate in (func, type(func).__call__):  # (of an object with a __call__)
         flags = getattr(getattr(candidate, "__code__", None), "co_flags", 0)
         if flags & _GENERATES and not flags & inspect.CO_ITERABLE_COROUTINE:
             got = f"got {_name(func)}: calling it runs nothing"
@@ -533,9 +533,9 @@ def _check(container: Any) -> None:
     if not isinstance(tasks, list):
         raise _wrong("tasks", wanted, tasks, "pass a list")
     others = [task for task in tasks if not isinstance(task, BackgroundTask)]
-    # (all of them: it closes coroutines)
-    for error in [_wrong("tasks", wanted, other, "wrap it in one") for other in others]:
-        raise error
+    errors = [_wrong("tasks", wanted, other, "wrap it in one") for other in others]
+    if errors:  # (one for each of them: _wrong() closes what is a coroutine)
+        raise errors[0]
     for option in ("as_group", "fail_fast"):
         if not isinstance(given := getattr(container, option), bool):
             raise _wrong(option, "a bool", given, "all tasks go into one list")
