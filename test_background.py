@@ -668,8 +668,8 @@ class Refusals(AsyncTestCase):
     GENERATING += (AsyncGeneratorCall(), AsyncGeneratorCall().__call__)
     OPTIONS = (
         ("tasks", TypeError, "object: pass a list$", [BackgroundTask(print), print, 5]),
-        ("tasks", TypeError, "object: wrap it in one$", [[BackgroundTask(print), print], [BackgroundTask], [None], [Foreign()]]),
-        ("tasks", TypeError, "object: wrap it in one$", [[("secret",)]]),
+        ("tasks", TypeError, "object: wrap it in one$", [[BackgroundTask(print), print], [BackgroundTask], [None]]),
+        ("tasks", TypeError, "object: wrap it in one$", [[Foreign()], [("secret",)]]),
         ("as_group", TypeError, "one list", [BackgroundTask(print), 1]),
         ("fail_fast", TypeError, "one list", [None]),
         ("limit", TypeError, "int.*None.* object$", [True, 2.0, "secret", [3]]),
@@ -830,7 +830,7 @@ class Notes(AsyncTestCase):
 
 
 class Failures(AsyncTestCase):
-    @each(fail_fast=(True, False), executor=EXECUTORS, error=(ValueError, *CONCURRENT_ERRORS))
+    @each(fail_fast=(True, False), executor=EXECUTORS, error=(ValueError, FalsyError, *CONCURRENT_ERRORS))
     async def test_a_failure_is_raised_as_the_same_object(self, mode, make, error, fail_fast, kind):
         failure = error()
         exc = await outcome(make(failing(kind, failure))())
@@ -909,6 +909,10 @@ class Failures(AsyncTestCase):
             self.assertEqual(failures, [ValueError])
         else:
             self.assertEqual(failures, [CustomBase] if mode == "in order" else [ValueError, CustomBase])
+
+    async def test_once_an_eager_task_has_failed_no_other_begins(self, log):
+        await outcome(self.go(container(fails_async, *[log.coro] * 5, as_group=True)))
+        self.assertEqual(len(log), 5 if self.loop.get_task_factory() is None else 0)
 
 
 class OnError(AsyncTestCase):
@@ -1240,6 +1244,18 @@ class Growing(AsyncTestCase):
         await turns()
         self.assertEqual([door.begun.is_set() for door in doors], [door in first for door in doors])
         await self.open_in_turn(run, *doors)
+
+    async def test_an_async_task_added_from_a_thread_does_not_wait_for_the_next_function_there(self, log, gate):
+        def adds():
+            asyncio.run_coroutine_threadsafe(asyncio.sleep(0), self.loop).result()  # the loop knows that this runs
+            run.add_task(log.coro)
+
+        run = container(adds, gate, as_group=True, executor=self.pool())
+        running = self.go(run)
+        await gate.reached()
+        await until(lambda: log)
+        gate.open()
+        await running
 
 
 class Limits(AsyncTestCase):
@@ -1824,6 +1840,16 @@ class Counts(AsyncTestCase):
 
         await self.go(container(lambda: deals_with_it(), *[partial(log.sync, number) for number in range(9)]))
         self.assertEqual(log, list(range(9)))
+
+    async def test_one_left_wrong_does_not_give_each_sync_task_behind_it_a_trip_of_its_own(self):
+        async def leaves_it_wrong():
+            asyncio.current_task().cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)
+
+        pool = self.pool()
+        await self.go(container(leaves_it_wrong, *[int] * 50, executor=pool))
+        self.assertLess(len(pool.calls), 50)
 
 
 class Closed(AsyncTestCase):
