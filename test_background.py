@@ -1250,7 +1250,7 @@ class Growing(AsyncTestCase):
             asyncio.run_coroutine_threadsafe(asyncio.sleep(0), self.loop).result()  # the loop knows that this runs
             run.add_task(log.coro)
 
-        run = container(adds, gate, as_group=True, executor=self.pool())
+        run = container(adds, *[int] * 4, gate, as_group=True, executor=self.pool())  # four of them on their way
         running = self.go(run)
         await gate.reached()
         await until(lambda: log)
