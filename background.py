@@ -3,8 +3,8 @@
 """Background tasks for asyncio: a call kept for later, and a container of such calls.
 
 A task runs when it is awaited (by a framework, after the response) or started. In a
-sequence, the first failure stops the rest; in a group, it cancels the others. A cancelled
-run begins nothing more, waits for the functions that threads run, and drops no error.
+sequence, the first failure stops the rest; in a group, it cancels the others. A run
+that is cancelled begins nothing more, waits for what threads run, and drops no error.
 """
 
 import asyncio
@@ -35,15 +35,15 @@ class BackgroundTask:
 
         task = BackgroundTask(send_email, "ada@example.org", subject="Welcome")
 
-    An async function runs on the event loop, any other callable in a thread, in a copy of
-    the caller's context; an awaitable that it returns is then awaited. It may run again.
-    A failure is raised as it is, with a note that names the function; a StopIteration or
-    asyncio.CancelledError of a sync function becomes the cause of a RuntimeError. What
-    cannot be called, or would run nothing, is refused with a TypeError.
+    An async function runs on the event loop; any other callable in a thread, in a copy
+    of the caller's context, and an awaitable that it returns is then awaited. It may
+    run again. A failure is raised as it is, with a note that names the function; a sync
+    one's StopIteration or CancelledError, as the cause of a RuntimeError. What cannot
+    be called, or would run nothing, is refused with a TypeError.
 
     Cancellation: an async function is cancelled; a sync one still queued for a thread
-    never begins; one that a thread is running cannot be stopped: the `await` ends when it
-    has ended. `asyncio.wait({task.start()}, timeout=1)` stops the waiting, not the work.
+    never begins; one that a thread runs cannot be stopped: the `await` ends when it has
+    ended. `asyncio.wait({task.start()}, timeout=1)` stops the waiting, not the work.
     """
 
     def __init__(self, /, func: Callable[P, object], *args: P.args, **kwargs: P.kwargs):
@@ -126,12 +126,12 @@ class BackgroundTasks(BackgroundTask):
         self.tasks.append(BackgroundTask(func, *args, **kwargs))
 
     async def run_single(self) -> None:
-        """Run the tasks one after the other; a failure that ends this is raised as is."""
+        """Run the tasks one after the other; a failure that ends it is raised as is."""
         async with _Run(self, in_order=True) as run:
             await (run.work(run.upcoming) if run.directly else run.fill())
 
     async def run_as_group(self) -> None:
-        """Run the tasks as an asyncio.TaskGroup does; an ExceptionGroup has all failures."""
+        """Run the tasks as an asyncio.TaskGroup; an ExceptionGroup has all failures."""
         async with _Run(self) as run:
             await run.fill()
 
