@@ -375,7 +375,7 @@ async def _in_executor(func: Callable[..., Any], /, *args: Any, **kwargs: Any) -
     func = functools.partial(func, **kwargs) if kwargs else func  # (not submit's)
     loop, executor = asyncio.get_running_loop(), _executor.get()
     if executor is None:
-        at = os.getpid(), getattr(_here, "depth", 0)
+        at = os.getpid(), getattr(_here, "depth", 0)  # (of two made at once, one goes)
         executor = _pools[at] = _pools.get(at) or ThreadPoolExecutor(40, "background")
     context = copy_context()
     context.run(_executor.set, None)  # a loop in a thread or process inherits none

@@ -1225,7 +1225,11 @@ class Growing(AsyncTestCase):
         await self.open_in_turn(self.go(tasks), added, blocking)
 
     async def test_an_async_task_added_in_a_thread_begins_before_what_that_goes_on_with_has_ended(self, door, gate):
-        group = container(lambda: group.add_task(door), *[int] * 4, gate, as_group=True, executor=self.pool())
+        def adds():
+            asyncio.run_coroutine_threadsafe(turns(), self.loop).result(SECONDS)  # it has sent four more by now
+            group.add_task(door)
+
+        group = container(adds, *[int] * 4, gate, as_group=True, executor=self.pool())
         await self.open_in_turn(self.go(group), door, gate)
 
     async def test_an_error_handler_may_add_tasks(self, container, log, way):
@@ -1244,18 +1248,6 @@ class Growing(AsyncTestCase):
         await turns()
         self.assertEqual([door.begun.is_set() for door in doors], [door in first for door in doors])
         await self.open_in_turn(run, *doors)
-
-    async def test_an_async_task_added_from_a_thread_does_not_wait_for_the_next_function_there(self, log, gate):
-        def adds():
-            asyncio.run_coroutine_threadsafe(asyncio.sleep(0), self.loop).result()  # the loop knows that this runs
-            run.add_task(log.coro)
-
-        run = container(adds, *[int] * 4, gate, as_group=True, executor=self.pool())  # four of them on their way
-        running = self.go(run)
-        await gate.reached()
-        await until(lambda: log)
-        gate.open()
-        await running
 
 
 class Limits(AsyncTestCase):
